@@ -1,0 +1,1 @@
+"""The fleet: command line, configuration, coordinator, actors, supervision and results. No kernels here."""

@@ -1,0 +1,118 @@
+"""Checkpoints on disk: how a run goes on after its driver died.
+
+A checkpoint is one cell at one epoch border: the snapshots of its members, the host's answers that have yet
+to reach the guests, and what has been recorded. It becomes valid by one rename, and the one before it is then
+removed. What was sampled since the last checkpoint goes to a file of its own, which stays, so a long
+run does not write its samples over and over:
+
+    snapshots/cell-0.000050.samples   cell-0.000100.samples   cell-0.000100.checkpoint
+
+Both are ``| magic | hash of the rest | msgpack |``. A file that is cut short or altered is an ``InputError``.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from cluster.errors import InputError, one_line
+
+MAGIC: Final = b"PFCKPT01"
+_HASH_BYTES: Final = 32
+
+# (time in ns, member's number, counters)
+Sample = tuple[int, int, dict[str, int]]
+# (time in ns, member's number, what happened)
+Event = tuple[int, int, str]
+
+
+@dataclass(slots=True)
+class CellCheckpoint:
+    """A cell at the beginning of ``epoch``."""
+
+    epoch: int
+    snapshots: list[list[bytes]]  # a server: its members'; the host's server last
+    answers: list[bytes]  # a guest: encoded HostAnswer for its next order
+    finished_ns: list[int | None]  # a runner: when it finished
+    killed: list[int]  # guests' indices
+    events: list[Event]
+    samples: list[Sample]  # since the checkpoint before; after load(), since the start
+
+
+class CheckpointStore:
+    """The checkpoints of a run's cells, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, cell: int, checkpoint: CellCheckpoint) -> None:
+        """Write a checkpoint and remove the one before."""
+        before = self._epochs(cell, "checkpoint")
+        write_sealed(self._path(cell, checkpoint.epoch, "samples"), checkpoint.samples)
+        values = [getattr(checkpoint, field.name) for field in fields(checkpoint) if field.name != "samples"]
+        write_sealed(self._path(cell, checkpoint.epoch, "checkpoint"), values)
+        for epoch in before:
+            if epoch != checkpoint.epoch:
+                self._path(cell, epoch, "checkpoint").unlink(missing_ok=True)
+
+    def load(self, cell: int) -> CellCheckpoint | None:
+        """Return a cell's last checkpoint, None if there is none. Raises ``InputError`` if it is damaged."""
+        epochs = self._epochs(cell, "checkpoint")
+        if not epochs:
+            return None
+        path = self._path(cell, epochs[-1], "checkpoint")
+        samples: list[Sample] = []
+        for epoch in self._epochs(cell, "samples"):
+            if epoch <= epochs[-1]:
+                rows = read_sealed(self._path(cell, epoch, "samples"))
+                samples.extend((time, member, counters) for time, member, counters in rows)
+        try:
+            checkpoint = CellCheckpoint(*[*read_sealed(path), samples])
+            checkpoint.events = [(time, member, what) for time, member, what in checkpoint.events]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a checkpoint of this version: {one_line(error)}") from None
+        return checkpoint
+
+    def clear(self) -> None:
+        """Remove all checkpoints: the run is over."""
+        for path in [*self.folder.glob("cell-*.samples"), *self.folder.glob("cell-*.checkpoint")]:
+            path.unlink()
+
+    def _path(self, cell: int, epoch: int, kind: str) -> Path:
+        return self.folder / f"cell-{cell}.{epoch:06d}.{kind}"
+
+    def _epochs(self, cell: int, kind: str) -> list[int]:
+        paths = self.folder.glob(f"cell-{cell}.*.{kind}")
+        return sorted(int(path.name.split(".")[1]) for path in paths)
+
+
+def write_sealed(path: Path, value: object) -> None:
+    """Write a value as msgpack with its hash, under a temporary name first."""
+    packed: bytes = msgpack.packb(value)
+    write_atomically(path, MAGIC + hashlib.blake2b(packed, digest_size=_HASH_BYTES).digest() + packed)
+
+
+def read_sealed(path: Path) -> list[Any]:
+    """Return what ``write_sealed`` was given. Raises ``InputError`` for anything else."""
+    try:
+        data = memoryview(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or one_line(error)}") from None
+    start = len(MAGIC) + _HASH_BYTES
+    packed = data[start:]
+    if bytes(data[: len(MAGIC)]) != MAGIC:
+        raise InputError(f"{path}: not a checkpoint of this version of pagefleet")
+    if hashlib.blake2b(packed, digest_size=_HASH_BYTES).digest() != bytes(data[len(MAGIC) : start]):
+        raise InputError(f"{path}: damaged: its hash does not match")
+    value: list[Any] = msgpack.unpackb(packed)
+    return value
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that its name always stands for something whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,226 @@
+"""The command line: verbs, flags, exit statuses, and who may write where.
+
+    stdout   results: tables, or with --json one JSON document and nothing else
+    stderr   a progress bar on a terminal, and what people should know, a line each
+    status   0 done; 2 something wrong before the first epoch; 1 a run or check that failed after it;
+             130 SIGINT, 143 SIGTERM
+
+Whatever is wrong is one line; ``PAGEFLEET_DEBUG=1`` in the environment shows the traceback. Everything
+that costs time to import is imported by the verb that needs it, so that ``--help`` answers at once.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from cluster.errors import ExitStatus, InputError, RunFailed, Stopped, one_line
+
+DEBUG: Final = "PAGEFLEET_DEBUG"
+_MAX_SEED: Final = (1 << 63) - 1
+_STATUS_OF_SIGNAL: Final = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with a usage error on one line like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Carry out one command and return its exit status."""
+    try:
+        options = build_parser().parse_args(arguments)
+        _stop_on_signals()
+        status: int = options.verb(options)
+    except InputError as error:
+        return _say(error, ExitStatus.WRONG_INPUT)
+    except RunFailed as error:
+        return _say(error, ExitStatus.FAILED)
+    except Stopped as stopped:
+        return _say(stopped, stopped.status)
+    except KeyboardInterrupt:
+        return _say(Stopped(ExitStatus.INTERRUPTED), ExitStatus.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read stdout has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.FAILED
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1":
+            raise
+        return _say(f"internal error: {type(error).__name__}: {one_line(error)}", ExitStatus.FAILED)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _Parser(
+        prog="pagefleet", description="Predict what Linux would do with the memory of a fleet of machines."
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+
+    run = verbs.add_parser("run", help="run a scenario", description="Run a scenario.")
+    _add_scenario(run)
+    run.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME-SEED-NUMBER)")
+    run.add_argument("--executor", choices=("ray", "inline"), default="ray", help="default: ray")
+    run.add_argument("--address", metavar="HOST:PORT", help="join this running Ray cluster")
+    run.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    run.set_defaults(verb=_run)
+
+    validate = verbs.add_parser("validate", help="check a scenario", description="Check a scenario.")
+    _add_scenario(validate, optional=True)
+    validate.add_argument("--schema", action="store_true", help="print the JSON Schema of scenarios instead")
+    validate.set_defaults(verb=_validate)
+
+    report = verbs.add_parser("report", help="write a run's report", description="Write a run's report.html.")
+    report.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    report.add_argument("--compare", type=Path, metavar="OTHER", help="run to show beside it")
+    report.add_argument("--json", action="store_true", help="print the result as JSON")
+    report.set_defaults(verb=_report)
+
+    check = verbs.add_parser(
+        "check",
+        help="compare with a real kernel's counters",
+        description="Compare with a real kernel's counters.",
+    )
+    check.add_argument("golden", type=Path, nargs="+", metavar="GOLDEN", help="recorded case (JSON)")
+    check.add_argument("--json", action="store_true", help="print the result as JSON")
+    check.set_defaults(verb=_check)
+
+    sweep = verbs.add_parser(
+        "sweep", help="run every combination of settings", description="Run every combination of settings."
+    )
+    _add_scenario(sweep)
+    sweep.add_argument(
+        "--grid", action="append", default=[], metavar="KEY=V1,V2", help="values of a key (repeatable)"
+    )
+    sweep.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/sweep-NAME)")
+    sweep.set_defaults(verb=_sweep)
+    return parser
+
+
+def _add_scenario(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument(
+        "scenario", type=Path, metavar="SCENARIO", nargs="?" if optional else None, help="YAML file"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key: hosts.0.cpus=4 (repeatable)",
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="override the scenario's seed")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > _MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {_MAX_SEED}")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cluster.run import RunRequest, run_scenario
+    from cluster.summary import print_json, print_summary
+
+    request = RunRequest(
+        scenario=options.scenario,
+        settings=tuple(options.set),
+        seed=options.seed,
+        out=options.out,
+        executor=options.executor,
+        address=options.address,
+        resume=options.resume,
+    )
+    outcome = run_scenario(request)
+    if options.json:
+        print_json({"path": str(outcome.path), **_headline(outcome.manifest), "summary": outcome.summary})
+    else:
+        print_summary(outcome.summary, {"digest": outcome.manifest["digest"], "run": str(outcome.path)})
+    return ExitStatus.DONE
+
+
+def _headline(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {key: manifest[key] for key in ("name", "seed", "status", "digest", "wall_seconds", "cpu_seconds")}
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from cluster.scenario_file import schema_text
+
+    if options.schema:
+        sys.stdout.write(schema_text())
+        return ExitStatus.DONE
+    if options.scenario is None:
+        raise InputError("validate: name a SCENARIO, or use --schema (see pagefleet validate --help)")
+    from cluster.run import prepare
+    from cluster.summary import print_json
+
+    scenario, plan = prepare(options.scenario, tuple(options.set), options.seed)
+    if options.json:
+        print_json(scenario.model_dump(mode="json"))
+    else:
+        hosts = sum(spec["kind"] == "host" for spec in plan.specs)
+        others = len(plan.specs) - hosts
+        sys.stdout.write(f"{options.scenario}: valid: {hosts} hosts, {others} guests and machines\n")
+    return ExitStatus.DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from cluster.report import write_report
+    from cluster.summary import print_json
+
+    path = write_report(options.run, options.compare)
+    if options.json:
+        print_json({"report": str(path)})
+    else:
+        sys.stdout.write(f"{path}\n")
+    return ExitStatus.DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from node.check import check_files
+
+    return int(check_files(options.golden, write=sys.stdout.write, json=options.json))
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from cluster.summary import print_json
+    from cluster.sweep import SweepRequest, print_sweep, run_sweep
+
+    request = SweepRequest(
+        scenario=options.scenario,
+        settings=tuple(options.set),
+        seed=options.seed,
+        grid=tuple(options.grid),
+        out=options.out,
+    )
+    outcome = run_sweep(request)
+    if options.json:
+        print_json({"path": str(outcome.path), "points": outcome.rows})
+    else:
+        print_sweep(outcome)
+    return ExitStatus.FAILED if outcome.nr_failed else ExitStatus.DONE
+
+
+def _stop_on_signals() -> None:
+    """Raise ``Stopped`` at the first SIGINT or SIGTERM; a second one ends the process at once."""
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in _STATUS_OF_SIGNAL:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(_STATUS_OF_SIGNAL[signal.Signals(number)])
+
+    for each in _STATUS_OF_SIGNAL:
+        signal.signal(each, stop)
+
+
+def _say(what: object, status: ExitStatus) -> int:
+    line = one_line(what) if isinstance(what, BaseException) else what
+    sys.stderr.write(f"pagefleet: {line}\n")
+    return status

@@ -1,0 +1,130 @@
+"""A machine server holds members by their ids and carries out orders for them. It decides nothing.
+
+It is a plain class: in process it is called directly, on Ray the executor makes it an actor. The members come
+from a builder named by the call, so this file, like all of ``cluster``, imports neither numba nor Ray.
+"""
+
+import importlib
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from cluster.calls import (
+    Advance,
+    Advanced,
+    Build,
+    Failed,
+    Inspect,
+    Inspected,
+    Lost,
+    Phase,
+    Ready,
+    Reply,
+    pack,
+    unpack,
+)
+from cluster.errors import one_line
+from shared.member import Member
+from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as
+
+NODE_BUILDER: Final = "node.machine:build_member"
+_NOT_BUILT: Final = -1
+
+
+class MachineServer:
+    """Members of one cell, all at the same position."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.position = _NOT_BUILT
+        self._at_work = ""  # the member that a failure is blamed on
+
+    def call(self, data: bytes) -> bytes:
+        """Carry out one packed call and return the packed answer. A member's exception becomes ``Failed``."""
+        try:
+            return pack(self._carry_out(data))
+        except Exception as error:  # whatever a member raises ends the run, not the server
+            return pack(Failed(self._at_work, one_line(error), traceback.format_exc()))
+
+    def _carry_out(self, data: bytes) -> Reply:
+        self._at_work = ""
+        call = unpack(data)
+        if isinstance(call, Build):
+            return self.build(call)
+        if not isinstance(call, Advance | Inspect):
+            raise TypeError(f"{type(call).__name__} is not an order")
+        if call.position != self.position:
+            return Lost()
+        if isinstance(call, Inspect):
+            return self.inspect()
+        return self.host_phase(call) if call.phase == Phase.HOST else self.run_epoch(call)
+
+    def build(self, order: Build) -> Ready:
+        """Make the members of ``order.specs``, from their snapshots if there are any."""
+        self.position = _NOT_BUILT
+        self.members = {}
+        build_member = _builder(order.builder)
+        for index, spec in enumerate(order.specs):
+            self._at_work = spec["id"]
+            member = build_member(spec)
+            if order.snapshots:
+                member.restore(order.snapshots[index])
+            self.members[spec["id"]] = member
+        self.position = order.position
+        return Ready(os.getpid())
+
+    def run_epoch(self, order: Advance) -> Advanced:
+        """Run each member's epoch, in order; a member whose order is empty rests and replies b""."""
+        replies, finished = [], []
+        for data, (name, member) in zip(order.orders, self.members.items(), strict=True):
+            self._at_work = name
+            if not data:
+                replies.append(b"")
+                finished.append(True)
+                continue
+            reply = member.run_epoch(decode_as(RunUntil, data))
+            replies.append(reply)
+            finished.append(decode_as(GuestReport, reply).finished)
+        return self._advanced(order, replies, finished)
+
+    def host_phase(self, order: Advance) -> Advanced:
+        """Run the phase of the one host held here."""
+        [(name, host)] = self.members.items()
+        [data] = order.orders
+        self._at_work = name
+        answers = host.host_phase(decode_as(HostPhase, data))
+        return self._advanced(order, answers, [decode_as(HostAnswer, answer).killed for answer in answers])
+
+    def inspect(self) -> Inspected:
+        """Return digest, counters and snapshot of each member."""
+        return Inspected(
+            digests=[member.digest() for member in self.members.values()],
+            counters=self.counters(),
+            snapshots=self.snapshots(),
+            cpu_ns=time.process_time_ns(),
+        )
+
+    def counters(self) -> list[dict[str, int]]:
+        """Return each member's counters, cumulative since its start."""
+        return [member.counters() for member in self.members.values()]
+
+    def snapshots(self) -> list[bytes]:
+        """Return a snapshot of each member."""
+        return [member.snapshot() for member in self.members.values()]
+
+    def _advanced(self, order: Advance, replies: list[bytes], flags: list[bool]) -> Advanced:
+        self.position += 1
+        return Advanced(
+            replies=replies,
+            flags=flags,
+            counters=self.counters() if order.sample else [],
+            snapshots=self.snapshots() if order.snapshot else [],
+        )
+
+
+def _builder(dotted: str) -> Callable[[dict[str, Any]], Member]:
+    module, _, function = dotted.partition(":")
+    found: Callable[[dict[str, Any]], Member] = getattr(importlib.import_module(module), function)
+    return found

@@ -1,0 +1,274 @@
+"""Turn a scenario into the members of a fleet: who exists, in which order, and who runs beside whom.
+
+A *member* is one simulated thing with a state of its own. A *cell* is what moves in step: a host with its
+guests, or plain machines that share a server. Cells do not wait for one another. A *server* holds members;
+on Ray it is one actor.
+
+    hosts:    host0 --> cell 0: servers [g0 g1 g2 g3] [g4 g5 g6 g7] [g8]  and the host's own [host0]
+    machines: m0 x6 --> cell 1: server  [m0-0 m0-1 m0-2 m0-3]      cell 2: server [m0-4 m0-5]
+
+Members are numbered in the order of the file, a host before its guests. How they are packed into servers
+changes no result: a plain machine stops when it has finished, whatever the others of its server do.
+
+A member's spec is a dict of integers, text and nested such (bytes, nanoseconds), what ``node.machine`` builds
+from and what travels to an actor:
+
+    every member  id, name, kind (host, guest, image, machine), seed, machine (its number, which with the seed
+                  keys its random streams), epoch_ns, check_invariants
+    machine-like  memory_bytes, cpus, vm{}, ksm{}, swap{size_bytes, device} or None, hw{tlb{}, cost{},
+                  clock_mhz}; device is a preset's name or {latency_ns, bandwidth_bytes_per_s, queue_depth}
+    host          guests: the specs of its guests, in order
+    guest, image  host (its id), guest (its index there), start_offset_ns
+    image         image (path), memory_bytes, variant (0: as recorded), presence, replay
+    guest,        processes: {workload, memory_bytes, operations, write_percent, cpu, skew_thousandths,
+    machine       mergeable, think_ns} or {program: path, text}
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cluster.config import (
+    Hardware,
+    Host,
+    ImageGuests,
+    Machine,
+    MachineBody,
+    MachineGuests,
+    Program,
+    Scenario,
+    Swap,
+    SwapDevice,
+    Workload,
+)
+from cluster.errors import InputError, one_line
+from cluster.scenario_file import read_text
+from scenarios.images import check_image
+from shared.constants import PAGE_SIZE
+from shared.streams import splitmix64
+
+Spec = dict[str, Any]
+
+DATA: Final = Path(__file__).resolve().parent.parent / "scenarios" / "data"
+MAX_MEMBERS: Final = 16384
+# DESIGN's budgets: what a member may cost in real memory.
+MEMBER_BYTES: Final = 100 << 20
+FRAME_BYTES: Final = 80
+MERGEABLE_PAGE_BYTES: Final = 64
+_VARIANT_SHIFT: Final = 1  # a variant is a non-negative int64
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Members that move in step: numbers of members, packed into servers, and their host's."""
+
+    runners: tuple[tuple[int, ...], ...]
+    host: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A fleet, ready to be built."""
+
+    specs: tuple[Spec, ...]
+    cells: tuple[Cell, ...]
+    duration_ns: int
+    epoch_ns: int
+    checkpoint_every_ns: int
+    metrics_every_ns: int
+
+    @property
+    def nr_guests(self) -> int:
+        """How many members are guests or plain machines."""
+        return sum(spec["kind"] != "host" for spec in self.specs)
+
+
+def make_plan(scenario: Scenario, file: Path) -> Plan:
+    """List the members of ``scenario``, with the images and programs it names found and checked.
+
+    Paths are relative to ``file``. Raises ``InputError`` for an image or program that is missing or
+    wrong, two members of one name, or too many members.
+    """
+    planner = _Planner(scenario, file)
+    for index, host in enumerate(scenario.hosts):
+        planner.add_host(host, f"hosts.{index}")
+    for index, machine in enumerate(scenario.machines):
+        planner.add_machines(machine, f"machines.{index}")
+    return Plan(
+        specs=tuple(planner.specs),
+        cells=tuple(planner.cells),
+        duration_ns=scenario.duration,
+        epoch_ns=scenario.epoch,
+        checkpoint_every_ns=scenario.checkpoint_every,
+        metrics_every_ns=scenario.metrics_every,
+    )
+
+
+def real_bytes_needed(plan: Plan) -> int:
+    """Estimate the real memory that the fleet takes, from the budget of each kind of member."""
+    total = 0
+    for spec in plan.specs:
+        total += MEMBER_BYTES + spec["memory_bytes"] // PAGE_SIZE * FRAME_BYTES
+        for guest in spec.get("guests", ()):
+            total += guest["memory_bytes"] // PAGE_SIZE * MERGEABLE_PAGE_BYTES
+    return total
+
+
+class _Planner:
+    """Collects members and cells in the order of the file."""
+
+    def __init__(self, scenario: Scenario, file: Path) -> None:
+        self.scenario = scenario
+        self.file = file
+        self.specs: list[Spec] = []
+        self.cells: list[Cell] = []
+        self._image_pages: dict[Path, int] = {}
+        self._taken: set[str] = set()
+
+    def add_host(self, host: Host, place: str) -> None:
+        spec = self._add(host.name, "host", place)
+        guests: list[Spec] = []
+        for index, entry in enumerate(host.guests):
+            at = f"{place}.guests.{index}"
+            for copy in range(entry.count):
+                base = entry.name or (Path(entry.image).stem if isinstance(entry, ImageGuests) else "guest")
+                name = self._free_name(f"{host.name}.{base}", copy, entry.count)
+                kind = "image" if isinstance(entry, ImageGuests) else "guest"
+                guest = self._add(name, kind, at)
+                guest |= {"host": spec["id"], "guest": len(guests), "start_offset_ns": entry.start_offset}
+                guest |= (
+                    self._image(entry, copy, at) if isinstance(entry, ImageGuests) else self._guest(entry, at)
+                )
+                self.specs[guest["machine"]] = guest
+                guests.append(guest)
+        spec |= {"memory_bytes": host.memory, "cpus": host.cpus, **_kernel(host), "guests": guests}
+        numbers = [guest["machine"] for guest in guests]
+        self.cells.append(Cell(runners=self._packed(numbers), host=spec["machine"]))
+
+    def add_machines(self, machine: Machine, place: str) -> None:
+        numbers = []
+        for copy in range(machine.count):
+            spec = self._add(self._free_name(machine.name, copy, machine.count), "machine", place)
+            spec |= self._body(machine, place)
+            numbers.append(spec["machine"])
+        self.cells.extend(Cell(runners=(packed,), host=None) for packed in self._packed(numbers))
+
+    def _add(self, name: str, kind: str, place: str) -> Spec:
+        if name in self._taken:
+            raise InputError(f"{self.file}: {place}.name: {name!r} stands for more than one member")
+        if len(self.specs) == MAX_MEMBERS:
+            raise InputError(f"{self.file}: {place}.count: more than {MAX_MEMBERS} members")
+        self._taken.add(name)
+        spec: Spec = {
+            "id": name,
+            "name": name,
+            "kind": kind,
+            "seed": self.scenario.seed,
+            "machine": len(self.specs),
+            "epoch_ns": self.scenario.epoch,
+            "check_invariants": self.scenario.check_invariants,
+        }
+        self.specs.append(spec)
+        return spec
+
+    def _free_name(self, base: str, copy: int, count: int) -> str:
+        """Return the name of a copy: numbered where there are several, or where the plain name is taken."""
+        if count == 1 and base not in self._taken:
+            return base
+        number = copy
+        while f"{base}-{number}" in self._taken:
+            number += 1
+        return f"{base}-{number}"
+
+    def _packed(self, numbers: list[int]) -> tuple[tuple[int, ...], ...]:
+        size = self.scenario.machines_per_actor
+        return tuple(tuple(numbers[at : at + size]) for at in range(0, len(numbers), size))
+
+    def _guest(self, entry: MachineGuests, place: str) -> Spec:
+        return self._body(entry.machine, f"{place}.machine")
+
+    def _body(self, body: MachineBody, place: str) -> Spec:
+        processes = [
+            self._program(process, f"{place}.processes.{index}.program")
+            if isinstance(process, Program)
+            else _workload(process)
+            for index, process in enumerate(body.processes)
+        ]
+        return {"memory_bytes": body.memory, "cpus": body.cpus, **_kernel(body), "processes": processes}
+
+    def _program(self, process: Program, place: str) -> Spec:
+        path = self.file.parent / process.program
+        try:
+            return {"program": process.program, "text": read_text(path)}
+        except InputError as error:
+            raise InputError(f"{self.file}: {place}: {error}") from None
+
+    def _image(self, entry: ImageGuests, copy: int, place: str) -> Spec:
+        path = self._find_image(entry.image, f"{place}.image")
+        variant = 0
+        if entry.variant_seed or copy:
+            variant = splitmix64(entry.variant_seed, copy) >> _VARIANT_SHIFT
+        return {
+            "image": str(path),
+            "memory_bytes": self._image_pages[path] * PAGE_SIZE,
+            "variant": variant,
+            "presence": entry.presence,
+            "replay": entry.replay,
+        }
+
+    def _find_image(self, image: str, place: str) -> Path:
+        file_name = image if image.endswith(".npz") else f"{image}.npz"
+        tried = [self.file.resolve().parent / file_name, DATA / file_name]
+        path = next((candidate for candidate in tried if candidate.is_file()), None)
+        if path is None:
+            folders = " or ".join(str(candidate.parent) for candidate in tried)
+            raise InputError(f"{self.file}: {place}: {image!r}: no {tried[0].name} in {folders}")
+        if path not in self._image_pages:
+            try:
+                self._image_pages[path] = check_image(path)
+            except ValueError as error:
+                raise InputError(f"{self.file}: {place}: {one_line(error)}") from None
+        return path
+
+
+def _kernel(body: Host | MachineBody) -> Spec:
+    return {
+        "vm": body.vm.model_dump(),
+        "ksm": body.ksm.model_dump(),
+        "swap": _swap(body.swap),
+        "hw": _hardware(body.hw),
+    }
+
+
+def _swap(swap: Swap | None) -> Spec | None:
+    if swap is None:
+        return None
+    return {"size_bytes": swap.size, "device": _device(swap.device)}
+
+
+def _device(device: str | SwapDevice) -> str | Spec:
+    if isinstance(device, str):
+        return device
+    return {
+        "latency_ns": device.latency,
+        "bandwidth_bytes_per_s": device.bandwidth,
+        "queue_depth": device.queue_depth,
+    }
+
+
+def _hardware(hw: Hardware) -> Spec:
+    tlb = {name: value for name, value in hw.tlb.model_dump().items() if value is not None}
+    return {"tlb": tlb, "cost": dict(hw.cost), "clock_mhz": hw.clock_ghz}
+
+
+def _workload(process: Workload) -> Spec:
+    return {
+        "workload": process.workload,
+        "memory_bytes": process.memory,
+        "operations": process.operations,
+        "write_percent": process.write_percent,
+        "cpu": process.cpu,
+        "skew_thousandths": process.skew,
+        "mergeable": process.mergeable,
+        "think_ns": process.think_ns,
+    }

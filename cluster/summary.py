@@ -1,0 +1,196 @@
+"""The answer in figures: what ``summary.json`` holds and the table at the end says.
+
+For a host, from its counters at the end:
+
+    without merging    the pages its guests have, in memory or swapped        sum of rss + swapped
+    with merging       less those that KSM saves                              - pages_sharing - ksm_zero_pages
+    saved              from pages of zeroes, and from all others, apart
+    slowdown           (run + stall) / run: how much longer the guests' work took than alone
+
+Every figure comes from counters by Linux's names; a counter that a member does not have counts as 0, and
+a slowdown without run time is null.
+"""
+
+import json
+import sys
+from typing import Any, Final
+
+from cluster.coordinator import FleetResult
+from cluster.plan import Plan
+from shared.constants import PAGE_SIZE
+from shared.units import format_duration, format_size
+
+Counters = dict[str, int]
+Rows = list[list[str]]  # headings first
+_SLOWDOWN_DECIMALS: Final = 4
+_PLAIN_WIDTH: Final = 160  # characters of a line where there is no terminal
+_KSM: Final = (
+    "pages_shared",
+    "pages_sharing",
+    "pages_unshared",
+    "pages_volatile",
+    "full_scans",
+    "pages_scanned",
+)
+_MEMORY: Final = ("managed_pages", "nr_free_pages", "nr_anon_pages", "nr_swap_used")
+_FAULTS: Final = ("pgfault", "pgmajfault", "pswpin", "pswpout", "oom_kill")
+
+
+def summarize(plan: Plan, result: FleetResult) -> dict[str, Any]:
+    """Return the figures of a run: hosts with their guests, and plain machines. Holds no time of day."""
+    hosts, machines = [], []
+    for spec, counters in zip(plan.specs, result.counters, strict=True):
+        if spec["kind"] == "host":
+            hosts.append(_host(spec, counters, result))
+        elif spec["kind"] == "machine":
+            machines.append({"name": spec["id"], **_pick(counters, _MEMORY + _FAULTS), **_time(counters)})
+    return {"simulated_ns": result.end_ns, "hosts": hosts, "machines": machines}
+
+
+def _host(spec: dict[str, Any], counters: Counters, result: FleetResult) -> dict[str, Any]:
+    guests = []
+    for index, guest in enumerate(spec["guests"]):
+        own = result.counters[guest["machine"]]
+        guests.append(
+            {
+                "name": guest["id"],
+                "touched_pages": own.get("touched_pages", 0),
+                "rss_pages": counters.get(f"guest.{index}.rss_pages", 0),
+                "ksm_pages": counters.get(f"guest.{index}.ksm_pages", 0),
+                "swapped_pages": counters.get(f"guest.{index}.swapped_pages", 0),
+                **_time(own),
+            }
+        )
+    needed = sum(guest["rss_pages"] + guest["swapped_pages"] for guest in guests)
+    zero_pages = counters.get("ksm_zero_pages", 0)  # mapped to the kernel's zero page (use_zero_pages)
+    from_zero = counters.get("ksm_sharing_zero", 0) + zero_pages
+    saved = counters.get("pages_sharing", 0) + zero_pages
+    run_ns = sum(guest["run_ns"] for guest in guests)
+    stall_ns = sum(guest["stall_ns"] for guest in guests)
+    return {
+        "name": spec["id"],
+        "memory_pages": spec["memory_bytes"] // PAGE_SIZE,
+        "needed_without_merging_pages": needed,
+        "needed_with_merging_pages": needed - saved,
+        "saved_pages": saved,
+        "saved_from_zero_pages": from_zero,
+        "saved_from_other_pages": saved - from_zero,
+        **_pick(counters, _KSM + _MEMORY + _FAULTS),
+        "run_ns": run_ns,
+        "stall_ns": stall_ns,
+        "slowdown": _slowdown(run_ns, stall_ns),
+        "guests": guests,
+    }
+
+
+def _pick(counters: Counters, names: tuple[str, ...]) -> Counters:
+    return {name: counters.get(name, 0) for name in names}
+
+
+def _time(counters: Counters) -> dict[str, Any]:
+    run_ns, stall_ns = counters.get("run_ns", 0), counters.get("stall_ns", 0)
+    return {"run_ns": run_ns, "stall_ns": stall_ns, "slowdown": _slowdown(run_ns, stall_ns)}
+
+
+def _slowdown(run_ns: int, stall_ns: int) -> float | None:
+    return round((run_ns + stall_ns) / run_ns, _SLOWDOWN_DECIMALS) if run_ns > 0 else None
+
+
+def print_summary(summary: dict[str, Any], footer: dict[str, str]) -> None:
+    """Print the tables of a run to stdout."""
+    print_tables(_tables(summary), footer)
+
+
+def print_tables(tables: list[tuple[str, Rows]], footer: dict[str, str]) -> None:
+    """Print titled tables to stdout: with rules and colours on a terminal, plain text elsewhere."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    on_terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else _PLAIN_WIDTH)
+    for title, rows in tables:
+        style = box.ROUNDED if on_terminal else box.ASCII2
+        table = Table(title=title, title_justify="left", box=style)
+        for column, heading in enumerate(rows[0]):
+            table.add_column(heading, justify="right" if column else "left", no_wrap=True)
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+    for name, value in footer.items():
+        sys.stdout.write(f"{name}: {value}\n")
+
+
+def print_json(value: object) -> None:
+    """Print a result for programs: one JSON document, nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _tables(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
+    tables = []
+    for host in summary["hosts"]:
+        tables.append((f"Host {host['name']}", _host_rows(host)))
+        tables.append((f"Guests of {host['name']}", _guest_rows(host["guests"])))
+    if summary["machines"]:
+        tables.append(("Machines", _machine_rows(summary["machines"])))
+    return tables
+
+
+def _host_rows(host: dict[str, Any]) -> Rows:
+    counted = [
+        ("merged pages (pages_shared)", "pages_shared"),
+        ("mappings of them beyond the first (pages_sharing)", "pages_sharing"),
+        ("swapped in, pages (pswpin)", "pswpin"),
+        ("swapped out, pages (pswpout)", "pswpout"),
+        ("guests killed for memory (oom_kill)", "oom_kill"),
+    ]
+    sizes = [
+        ("memory", "memory_pages"),
+        ("needed without merging", "needed_without_merging_pages"),
+        ("needed with merging", "needed_with_merging_pages"),
+        ("saved by merging pages of zeroes", "saved_from_zero_pages"),
+        ("saved by merging other pages", "saved_from_other_pages"),
+        ("swap in use", "nr_swap_used"),
+    ]
+    rows = [["", "at the end"]]
+    rows += [[label, format_pages(host[key])] for label, key in sizes]
+    rows += [[label, f"{host[key]:,}"] for label, key in counted]
+    rows.append(["slowdown of its guests", format_ratio(host["slowdown"])])
+    return rows
+
+
+def _guest_rows(guests: list[dict[str, Any]]) -> Rows:
+    rows = [["guest", "touched", "resident", "merged", "swapped", "stalled", "slowdown"]]
+    for guest in guests:
+        sizes = [
+            format_pages(guest[key]) for key in ("touched_pages", "rss_pages", "ksm_pages", "swapped_pages")
+        ]
+        rows.append(
+            [guest["name"], *sizes, format_duration(guest["stall_ns"]), format_ratio(guest["slowdown"])]
+        )
+    return rows
+
+
+def _machine_rows(machines: list[dict[str, Any]]) -> Rows:
+    rows = [["machine", "free", "faults", "major faults", "swapped in", "swapped out", "slowdown"]]
+    for machine in machines:
+        counted = [f"{machine[key]:,}" for key in ("pgfault", "pgmajfault", "pswpin", "pswpout")]
+        rows.append(
+            [
+                machine["name"],
+                format_pages(machine["nr_free_pages"]),
+                *counted,
+                format_ratio(machine["slowdown"]),
+            ]
+        )
+    return rows
+
+
+def format_pages(pages: int) -> str:
+    """Write a number of pages as a size."""
+    return format_size(pages * PAGE_SIZE)
+
+
+def format_ratio(slowdown: float | None) -> str:
+    """Write a slowdown; a dash where nothing ran."""
+    return "-" if slowdown is None else f"{slowdown:.3f}"

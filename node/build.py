@@ -1,0 +1,312 @@
+"""Building a machine: from a spec to a State whose memory is laid out as after boot.
+
+    0       1 MiB        16 MiB                                                top of RAM
+    |firmware|   free      | kernel image | free ...                ...  free | descriptors |
+
+The frames that the kernel itself takes are reserved: below 1 MiB, its image and what it allocates while it
+boots, and 64 bytes of descriptors a frame. The rest goes to the buddy system in the largest blocks.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final
+
+
+from node.counters import Current, HwEvent, Knob, KsmStat, Request, VmEvent, VmStat
+from node.hw.cost import Cost, cost_table_ps
+from node.hw.disk import DISK_PRESETS, DiskPreset, setup_disk
+from node.ksm.records import KsmChecksum, KsmCompare, KsmModel, KsmRun
+from node.kthread import ASLEEP, NR_KTHREADS
+from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free
+from node.phys.page import PageFlag
+from node.phys.watermarks import default_min_free_kbytes, pcp_batch, pcp_high, setup_watermarks
+from node.phys.zone import DMA32_END_PFN, DMA_END_PFN, NR_ZONES, ZoneId
+from node.pool import Pool
+from node.rbtree import Tree
+from node.reclaim.lru import NR_LRU_LISTS
+from node.reclaim.scan_control import NR_RECLAIMERS
+from node.sched import DEFAULT_QUANTUM_PS, DEFAULT_TIME_SLICE_PS
+from node.spec import MachineSpec, SwapSpec
+from node.state import State
+from node.swap.slots import nr_clusters, setup_swap_area
+from shared.constants import CACHE_LINE_BYTES, ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
+from shared.jit import entry
+from shared.streams import Purpose, Stream
+from shared.wrap64 import to_signed
+
+FIRMWARE_PAGES: Final = MIB // PAGE_SIZE
+# What Linux 6.1.0-56-amd64 of Debian keeps of a 512 MiB machine for itself while it boots: of its 131072
+# frames 117104 are managed; 256 are below 1 MiB, 2048 hold descriptors, and this many are the rest.
+KERNEL_PAGES: Final = 11664
+MIN_MANAGED_PAGES: Final = 1024
+MAX_MMS: Final = 4096  # PCIDs have 12 bits
+MAX_VMAS: Final = 1 << 17
+MAX_CHAINS: Final = 1 << 19
+MAX_CPUS: Final = 64
+ITEMS_PER_FRAME: Final = 4  # of machines that are no hosts: merged pages may be many more than frames
+SPARE_RECORDS: Final = 65536
+PANIC_WORDS: Final = 4
+
+
+def build_state(spec: MachineSpec) -> State:
+    """Return the state of a machine that has just booted, without processes.
+
+    Raises ValueError, in one line that names the value and its limit, if the spec cannot be built.
+    """
+    _check(spec)
+    state = State(**_lengths(spec))
+    _set_knobs(state, spec)
+    _setup_pools(state, spec)
+    _lay_out_memory(state, spec)
+    _setup_watermarks(state, spec)
+    _setup_lists(state)
+    if spec.swap is not None:
+        preset = disk_preset(spec.swap)
+        setup_disk(state, preset)
+        setup_swap_area(state, spec.swap.size_bytes // PAGE_SIZE, int(preset.rotational))
+    if spec.recorded:
+        ids = sorted(spec.recorded)
+        state.recorded[: 2 * len(ids)] = ids + [spec.recorded[content] for content in ids]
+    return state
+
+
+def disk_preset(swap: SwapSpec) -> DiskPreset:
+    """Return the figures of a swap device: a preset's, or what the scenario says."""
+    if isinstance(swap.device, str):
+        return DISK_PRESETS[swap.device]
+    figures = swap.device
+    return DiskPreset(
+        rotational=False,
+        read_latency_ns=figures["latency_ns"],
+        write_latency_ns=figures["latency_ns"],
+        read_bytes_per_s=figures["bandwidth_bytes_per_s"],
+        write_bytes_per_s=figures["bandwidth_bytes_per_s"],
+        queue_depth=figures["queue_depth"],
+        nr_requests=max(figures["queue_depth"], DISK_PRESETS["ssd"].nr_requests),
+        source="the scenario",
+    )
+
+
+def _check(spec: MachineSpec) -> None:
+    if not 1 <= spec.cpus <= MAX_CPUS:
+        raise ValueError(f"cpus: {spec.cpus} is outside 1..{MAX_CPUS}")
+    free = spec.nr_frames - FIRMWARE_PAGES - KERNEL_PAGES - _descriptor_pages(spec.nr_frames)
+    if free < MIN_MANAGED_PAGES:
+        need = (FIRMWARE_PAGES + KERNEL_PAGES + MIN_MANAGED_PAGES) * PAGE_SIZE // MIB + 2
+        raise ValueError(f"memory: {spec.memory_bytes // MIB}MiB is less than the {need}MiB that its kernel needs")
+    for name, entries, ways in (
+        ("l1", spec.tlb.l1_entries, spec.tlb.l1_ways),
+        ("l2", spec.tlb.l2_entries, spec.tlb.l2_ways),
+    ):
+        sets = entries // max(ways, 1)
+        if sets * ways != entries or sets & (sets - 1):
+            raise ValueError(f"hw.tlb: {entries} {name} entries in {ways} ways is not a power of two of sets")
+
+
+def _descriptor_pages(nr_frames: int) -> int:
+    return -(-nr_frames * CACHE_LINE_BYTES // PAGE_SIZE)
+
+
+def _capacities(spec: MachineSpec) -> dict[Pool, int]:
+    guest_pages = sum(guest.memory_bytes // PAGE_SIZE for guest in spec.guests)
+    items = (guest_pages or ITEMS_PER_FRAME * spec.nr_frames) + SPARE_RECORDS
+    return {
+        Pool.MM: MAX_MMS,
+        Pool.VMA: MAX_VMAS,
+        Pool.ANON_VMA: MAX_VMAS,
+        Pool.ANON_VMA_CHAIN: MAX_CHAINS,
+        Pool.RMAP_ITEM: items,
+        Pool.STABLE_NODE: spec.nr_frames + SPARE_RECORDS,
+    }
+
+
+def _lengths(spec: MachineSpec) -> dict[str, int]:
+    """Return the upper bound of every table."""
+    capacity = _capacities(spec)
+    gfns = [guest.memory_bytes // PAGE_SIZE for guest in spec.guests]
+    guest_frames = spec.nr_frames if spec.is_guest else 0
+    preset = None if spec.swap is None else disk_preset(spec.swap)
+    slots = 0 if spec.swap is None else spec.swap.size_bytes // PAGE_SIZE
+    return {
+        "panic": PANIC_WORDS,
+        "current": Current.NR,
+        "request": Request.NR,
+        "knob": Knob.NR,
+        "cost": Cost.NR,
+        "vm_event": VmEvent.NR,
+        "vm_stat": VmStat.NR,
+        "ksm_stat": KsmStat.NR,
+        "hw_event": HwEvent.NR,
+        "pool": Pool.NR,
+        "pool_link": sum(capacity.values()),
+        "page": spec.nr_frames,
+        "pt_word": spec.nr_frames * ENTRIES_PER_TABLE,
+        "zone": NR_ZONES,
+        "free_area": NR_ZONES * NR_ORDERS,
+        "pcp": spec.cpus * NR_ZONES,
+        "cpu": spec.cpus,
+        "tlb": spec.cpus * (spec.tlb.l1_entries + spec.tlb.l2_entries),
+        "mm": capacity[Pool.MM],
+        "vma": capacity[Pool.VMA],
+        "anon_vma": capacity[Pool.ANON_VMA],
+        "anon_vma_chain": capacity[Pool.ANON_VMA_CHAIN],
+        "kthread": NR_KTHREADS,
+        "lru": NR_LRU_LISTS,
+        "scan_control": NR_RECLAIMERS,
+        "swap_area": 1,
+        "swap_cluster": max(nr_clusters(slots), 1),
+        "swap_cpu": spec.cpus,
+        "swap_slot": max(slots, 1),
+        "writeback": 1 if preset is None else preset.nr_requests,
+        "disk": 1,
+        "disk_queue": 1 if preset is None else preset.queue_depth,
+        "ksm_scan": 1,
+        "rmap_item": capacity[Pool.RMAP_ITEM],
+        "stable_node": capacity[Pool.STABLE_NODE],
+        "rb_node": capacity[Pool.RMAP_ITEM] + capacity[Pool.STABLE_NODE],
+        "rb_root": Tree.NR,
+        "recorded": 2 * max(len(spec.recorded), 1),
+        "work": max(len(spec.works), 1),
+        "zipf": max(_zipf_words(spec), 1),
+        "ept_view": guest_frames,
+        "ept_mark": guest_frames,
+        "ept_marked": guest_frames,
+        "violation": 2 * guest_frames,
+        "guest": len(spec.guests),
+        "vcpu_owed": sum(guest.cpus for guest in spec.guests),
+        "traffic": 2 * sum(gfns),
+        "incoming": 2 * max(gfns, default=0),
+        "final_content": sum(gfns),
+        "final_word": sum(gfns),
+        "view_sent": sum(gfns),
+        "view_changed": sum(gfns),
+    }
+
+
+def _zipf_words(spec: MachineSpec) -> int:
+    return MAX_ZIPF_WORDS * sum(work.workload == "zipf" for work in spec.works)
+
+
+MAX_ZIPF_WORDS: Final = 20_000  # node/work.py: at most 19,000 a table
+
+
+def _set_knobs(state: State, spec: MachineSpec) -> None:
+    ksm = spec.ksm
+    tlb = spec.tlb
+    values = {
+        Knob.NR_FRAMES: spec.nr_frames,
+        Knob.NR_CPUS: spec.cpus,
+        Knob.ZERO_PFN: DMA_END_PFN,
+        Knob.WATERMARK_SCALE_FACTOR: spec.watermark_scale_factor,
+        Knob.SWAPPINESS: spec.swappiness,
+        Knob.PAGE_CLUSTER: spec.page_cluster,
+        Knob.QUANTUM_PS: DEFAULT_QUANTUM_PS,
+        Knob.TIME_SLICE_PS: DEFAULT_TIME_SLICE_PS,
+        Knob.TLB_L1_SETS: tlb.l1_entries // tlb.l1_ways,
+        Knob.TLB_L1_WAYS: tlb.l1_ways,
+        Knob.TLB_L2_SETS: tlb.l2_entries // tlb.l2_ways,
+        Knob.TLB_L2_WAYS: tlb.l2_ways,
+        Knob.TLB_ENTRIES: tlb.l1_entries + tlb.l2_entries,
+        Knob.IS_GUEST: int(spec.is_guest),
+        Knob.IS_HOST: int(bool(spec.guests)),
+        Knob.KSM_RUN: KsmRun.STOP,
+        Knob.KSM_PAGES_TO_SCAN: ksm.pages_to_scan,
+        Knob.KSM_SLEEP_MILLISECS: ksm.sleep_millisecs,
+        Knob.KSM_MAX_PAGE_SHARING: ksm.max_page_sharing,
+        Knob.KSM_USE_ZERO_PAGES: ksm.use_zero_pages,
+        Knob.KSM_MERGE_ACROSS_NODES: ksm.merge_across_nodes,
+        Knob.KSM_PRUNE_MILLISECS: ksm.stable_node_chains_prune_millisecs,
+        Knob.KSM_MODEL: {"6.1": KsmModel.LINUX_6_1, "6.18": KsmModel.LINUX_6_18}[ksm.model],
+        Knob.KSM_SMART_SCAN: ksm.smart_scan,
+        Knob.KSM_CHECKSUM: {"xxhash": KsmChecksum.XXHASH, "jhash2": KsmChecksum.JHASH2}[ksm.checksum],
+        Knob.KSM_COMPARE: {"content": KsmCompare.CONTENT, "checksum": KsmCompare.HASH}[ksm.compare],
+        Knob.NR_RECORDED: len(spec.recorded),
+        Knob.SWAP_SLOTS: 0 if spec.swap is None else spec.swap.size_bytes // PAGE_SIZE,
+        Knob.NR_WORKS: len(spec.works),
+        Knob.NR_GUESTS: len(spec.guests),
+        Knob.CONTENT_KEY: to_signed(Stream(spec.seed, spec.machine, Purpose.CONTENT).word()),
+    }
+    for knob, value in values.items():
+        state.knob[knob] = value
+    state.cost[:] = cost_table_ps(Fraction(spec.clock_ghz), spec.cost)
+
+
+def _setup_pools(state: State, spec: MachineSpec) -> None:
+    base = 0
+    for which, capacity in _capacities(spec).items():
+        pool = state.pool[which]
+        pool.base = base
+        pool.capacity = capacity
+        pool.mark = 1  # record 0 stands for "none" in a zeroed link
+        pool.first_free = NIL
+        base += capacity
+
+
+def _reserved_ranges(nr_frames: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of frames that nobody can allocate, ascending."""
+    yield 0, FIRMWARE_PAGES
+    yield DMA_END_PFN, DMA_END_PFN + KERNEL_PAGES
+    yield nr_frames - _descriptor_pages(nr_frames), nr_frames
+
+
+def _lay_out_memory(state: State, spec: MachineSpec) -> None:
+    zone_ends = {ZoneId.DMA: DMA_END_PFN, ZoneId.DMA32: DMA32_END_PFN, ZoneId.NORMAL: spec.nr_frames}
+    start = 0
+    for index, end in zone_ends.items():
+        zone = state.zone[index]
+        zone.start_pfn = min(start, spec.nr_frames)
+        zone.end_pfn = min(end, spec.nr_frames)
+        start = end
+    page_flags = state.page["page_flags"]
+    for first, behind in _reserved_ranges(spec.nr_frames):
+        page_flags[first:behind] = PageFlag.RESERVED
+    page_flags[DMA_END_PFN] = PageFlag.RESERVED | PageFlag.ZERO_PAGE
+    free_from = 0
+    for first, behind in _reserved_ranges(spec.nr_frames):
+        for border in (DMA_END_PFN, DMA32_END_PFN):
+            if free_from < border < first:
+                free_boot_range(state, free_from, border)
+                free_from = border
+        free_boot_range(state, free_from, first)
+        free_from = behind
+    state.vm_event[VmEvent.PGFREE] = 0
+    for index in range(NR_ZONES):
+        zone = state.zone[index]
+        zone.managed = zone.nr_free
+
+
+@entry
+def free_boot_range(state: State, first: int, behind: int) -> None:
+    """Give frames [first, behind) to the buddy system in the largest aligned blocks (memblock_free_all)."""
+    pfn = first
+    while pfn < behind:
+        order = MAX_ORDER
+        while pfn & ((1 << order) - 1) or pfn + (1 << order) > behind:
+            order -= 1
+        buddy_free(state, pfn, order, 1)
+        pfn += 1 << order
+
+
+def _setup_watermarks(state: State, spec: MachineSpec) -> None:
+    managed = sum(state.zone["managed"].tolist())
+    state.knob[Knob.MIN_FREE_KBYTES] = (
+        default_min_free_kbytes(managed) if spec.min_free_kbytes is None else spec.min_free_kbytes
+    )
+    setup_watermarks(state)
+    for cpu in range(spec.cpus):
+        for index in range(NR_ZONES):
+            lists = state.pcp[cpu * NR_ZONES + index]
+            lists.first = NIL
+            lists.last = NIL
+            lists.batch = pcp_batch(state.zone[index].managed)
+            lists.high = pcp_high(state.zone[index].low, spec.cpus, lists.batch)
+
+
+def _setup_lists(state: State) -> None:
+    state.kthread["clock_ps"][:] = ASLEEP
+    state.current[Current.GUEST] = NIL
+    scan = state.ksm_scan[0]
+    scan.first_mm = NIL
+    scan.last_mm = NIL
+    scan.rmap_item = NIL
+    state.rb_root[:] = NIL

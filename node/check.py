@@ -1,0 +1,173 @@
+"""``pagefleet check``: run a real kernel's recording on a simulated machine and compare every watched counter.
+
+A recording (tests/golden/*.json) has the machine, the workload program, and what the counters were at each
+snapshot in three runs: a bare number was the same in all of them and has to be equal; ``[min, median, max]``
+varied, and is met within that range widened by its own width or by 2 % of the median. Names that end in
+" (delta)" are changes since the previous snapshot.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from node.machine import Machine
+from node.program import NotModelled
+from node.program_text import ProgramError
+from node.spec import MachineSpec, SwapSpec
+from shared.units import parse_size
+
+DELTA: Final = " (delta)"
+MEDIAN_SHARE: Final = 50  # a fiftieth: 2 %
+MAX_GOLDEN_BYTES: Final = 1 << 28
+DEFAULT_MEMORY: Final = "512M"
+
+
+class GoldenError(ValueError):
+    """A recording that is missing or wrong, in one line."""
+
+
+class Verdict(StrEnum):
+    """How one counter of one snapshot compares."""
+
+    EXACT = "exact"
+    IN_RANGE = "in range"
+    WRONG = "WRONG"
+    OUT_OF_RANGE = "OUT OF RANGE"
+    MISSING = "MISSING"
+
+
+GOOD: Final = frozenset({Verdict.EXACT, Verdict.IN_RANGE})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One watched counter at one snapshot."""
+
+    snapshot: str
+    counter: str
+    kernel: int | list[int]
+    ours: int | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """A recording's rows, or why it was not run."""
+
+    case: str
+    rows: tuple[Row, ...]
+    not_modelled: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every counter is as recorded; a case that is not modelled did not pass."""
+        return not self.not_modelled and all(row.verdict in GOOD for row in self.rows)
+
+    def summary(self) -> str:
+        """Return ``exact E/E' (of them non-zero N/N'), in range R/R'``."""
+        return summarise(self.rows)
+
+
+def summarise(rows: "tuple[Row, ...] | list[Row]") -> str:
+    """Return the counts of exact and in-range counters over ``rows``."""
+    bare = [row for row in rows if isinstance(row.kernel, int)]
+    non_zero = [row for row in bare if row.kernel]
+    ranges = [row for row in rows if not isinstance(row.kernel, int)]
+
+    def good(some: list[Row]) -> str:
+        return f"{sum(row.verdict in GOOD for row in some)}/{len(some)}"
+
+    return f"exact {good(bare)} (of them non-zero {good(non_zero)}), in range {good(ranges)}"
+
+
+def load_golden(path: Path) -> dict[str, Any]:
+    """Return a recording. Raises ``GoldenError`` if it cannot be read or lacks what a check needs."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_GOLDEN_BYTES)
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        golden = json.loads(text)
+    except OSError as error:
+        raise GoldenError(f"{path}: {error.strerror or error}") from None
+    except (EOFError, ValueError) as error:
+        raise GoldenError(f"{path}: not a recording: {error}") from None
+    if not isinstance(golden, dict) or not isinstance(golden.get("workload"), list):
+        raise GoldenError(f"{path}: not a recording: it has no workload")
+    if not isinstance(golden.get("snapshots"), list):
+        raise GoldenError(f"{path}: not a recording: it has no snapshots")
+    return golden
+
+
+def machine_of(golden: dict[str, Any]) -> MachineSpec:
+    """Return the machine that a recording describes."""
+    header = golden.get("header", {})
+    sysctl = golden.get("machine", {}).get("sysctl_vm", {})
+    swap = header.get("swap", "none")
+    if swap.startswith("zram"):
+        raise NotModelled(f"swap: {swap} is not modelled yet")
+    device = "hdd" if golden.get("machine", {}).get("swap_rotational", "1") != "0" else "ssd"
+    for key, off in (("zswap", "off"), ("thp", "never")):
+        if header.get(key, off) != off:
+            raise NotModelled(f"{key}: {header[key]} is not modelled yet")
+    return MachineSpec(
+        memory_bytes=parse_size(header.get("mem", DEFAULT_MEMORY).replace("M", "MiB").replace("G", "GiB")),
+        cpus=int(header.get("smp", "1")),
+        min_free_kbytes=int(sysctl["min_free_kbytes"]) if "min_free_kbytes" in sysctl else None,
+        watermark_scale_factor=int(sysctl.get("watermark_scale_factor", "10")),
+        swappiness=int(sysctl.get("swappiness", "60")),
+        page_cluster=int(sysctl.get("page-cluster", "3")),
+        swap=None if swap == "none" else SwapSpec(parse_size(swap.split(":")[1] + "iB"), device),
+    )
+
+
+def check_golden(path: Path) -> CaseResult:
+    """Run one recording's workload and compare. Raises ``GoldenError`` if the recording itself is wrong."""
+    golden = load_golden(path)
+    case = str(golden.get("name", path.stem))
+    try:
+        machine = Machine(machine_of(golden))
+        result = machine.run_program("\n".join(golden["workload"]))
+    except NotModelled as error:
+        return CaseResult(case, (), str(error))
+    except (ProgramError, KeyError, ValueError) as error:
+        raise GoldenError(f"{path}: {error}") from None
+    names = [snapshot.get("name") for snapshot in golden["snapshots"]]
+    if names != [name for name, _ in result.snapshots]:
+        raise GoldenError(f"{path}: its snapshots are not those of its workload")
+    return CaseResult(case, tuple(_compare(golden["snapshots"], result.snapshots)))
+
+
+def _compare(recorded: list[dict[str, Any]], ours: list[tuple[str, dict[str, int]]]) -> Iterator[Row]:
+    previous: dict[str, int] = {}
+    for snapshot, (name, values) in zip(recorded, ours, strict=True):
+        for counter, kernel in snapshot.get("key", {}).items():
+            value = _value(counter, values, previous)
+            yield Row(name, counter, kernel, value, _verdict(kernel, value))
+        previous = values
+
+
+def _value(counter: str, values: dict[str, int], previous: dict[str, int]) -> int | None:
+    if not counter.endswith(DELTA):
+        return values.get(counter)
+    name = counter.removesuffix(DELTA)
+    # A process that was just made had no counters before.
+    return values[name] - previous.get(name, 0) if name in values else None
+
+
+def _verdict(kernel: int | list[int], ours: int | None) -> Verdict:
+    if ours is None:
+        return Verdict.MISSING
+    if isinstance(kernel, int):
+        return Verdict.EXACT if ours == kernel else Verdict.WRONG
+    low, median, high = kernel
+    slack = max(high - low, -(-abs(median) // MEDIAN_SHARE))
+    return Verdict.IN_RANGE if low - slack <= ours <= high + slack else Verdict.OUT_OF_RANGE
+
+
+def as_json(results: list[CaseResult]) -> str:
+    """Return verdicts as JSON: one object a case."""
+    return json.dumps([asdict(result) | {"passed": result.passed} for result in results], indent=1)

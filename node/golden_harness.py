@@ -1,0 +1,78 @@
+"""What the harness that recorded the kernel goldens itself costs, in one place.
+
+The recordings were made by a driver inside the machine: a controller with locked memory, and one process for
+each ``spawn``. Their pages and faults are in the counters. These are the recorded figures (the same in all
+public cases); nothing else in the simulator knows of them.
+
+    controller           1264 anonymous pages before the first command
+    spawn                276 minor faults, 101 anonymous pages
+    fork                 1 fault in the parent and 20 in the child; 8 pages copied between them
+    parent's next turn   3 faults more: pages whose copy the child took, written again
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from node.counters import VmEvent
+from node.touch import become, touch_anew
+from node.vm.mmap import mmap, new_mm
+from node.vm.vma import VmFlag
+from shared.constants import NIL, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from node.state import State
+
+CONTROLLER_ANON_PAGES: Final = 1264
+SPAWN_ANON_PAGES: Final = 101
+SPAWN_FAULTS: Final = 276
+FORK_CHILD_FAULTS: Final = 20
+FORK_PARENT_COPIES: Final = 1
+FORK_CHILD_COPIES: Final = 7
+PARENT_REUSES: Final = 3
+
+
+class Harness:
+    """The driver's own processes and pages on a machine that replays a recording."""
+
+    def __init__(self, state: "State") -> None:
+        self.state = state
+        self._pages: dict[int, int] = {}  # address of the driver's pages in each process
+        self._reuses_due: set[int] = set()
+        self.controller = self._process(CONTROLLER_ANON_PAGES)
+
+    def _process(self, nr_pages: int) -> int:
+        mm_index = new_mm(self.state)
+        if mm_index == NIL:
+            raise MemoryError("the machine has no memory for one more process")
+        vma_index = mmap(self.state, mm_index, nr_pages * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)
+        self._pages[mm_index] = int(self.state.vma[vma_index].start)
+        self._write(mm_index, 0, nr_pages)
+        return mm_index
+
+    def _write(self, mm_index: int, first: int, nr_pages: int) -> None:
+        become(self.state, mm_index)
+        touch_anew(self.state, mm_index, self._pages[mm_index] + first * PAGE_SIZE, nr_pages)
+
+    def _count_faults(self, mm_index: int, nr_faults: int) -> None:
+        """Count faults on the driver's own files, which are not modelled."""
+        self.state.mm[mm_index].minflt += nr_faults
+        self.state.vm_event[VmEvent.PGFAULT] += nr_faults
+
+    def spawn(self) -> int:
+        """Return the address space of a new process."""
+        mm_index = self._process(SPAWN_ANON_PAGES)
+        self._count_faults(mm_index, SPAWN_FAULTS - SPAWN_ANON_PAGES)
+        return mm_index
+
+    def forked(self, parent: int, child: int) -> None:
+        """Let parent and child do what they do right after a fork."""
+        self._pages[child] = self._pages[parent]
+        self._write(parent, 0, FORK_PARENT_COPIES)
+        self._write(child, FORK_PARENT_COPIES, FORK_CHILD_COPIES)
+        self._count_faults(child, FORK_CHILD_FAULTS - FORK_CHILD_COPIES)
+        self._reuses_due.add(parent)
+
+    def before_command(self, mm_index: int) -> None:
+        """Let a process do what it does before its next command."""
+        if mm_index in self._reuses_due:
+            self._reuses_due.remove(mm_index)
+            self._write(mm_index, FORK_PARENT_COPIES, PARENT_REUSES)

@@ -1,0 +1,219 @@
+"""``HostMachine``: a machine that runs guests, as a member of a fleet. ``node/guest/host_guests.py`` has its kernels.
+
+The Python of this file sorts and copies arrays; what an epoch does to memory happens in the kernels.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from node.guest.host_guests import (
+    next_estimate,
+    serve_traffic,
+    settle_views,
+    take_contents,
+    void_contents,
+)
+from node.machine import Machine
+from node.state import State
+from node.vm.mmap import madvise_mergeable, mmap, new_mm
+from node.vm.vma import VmFlag
+from scenarios.images import load_image
+from shared.constants import NIL, PAGE_SIZE, PS_PER_NS
+from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
+
+
+class HostMachine:
+    """A host with the RAM of its guests mapped, one process each, in the order of ``spec["guests"]``.
+
+    Raises ``ValueError`` if the host is too small for its own kernel and the guests' first page tables.
+    """
+
+    kind = "host"
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.machine = Machine(_with_recorded(spec))
+        self._first_gfn = [0]  # position of each guest's gfn 0, and behind the last
+        for index, guest in enumerate(spec["guests"]):
+            self._add_guest(index, guest)
+
+    @property
+    def state(self) -> State:
+        """The machine's state."""
+        return self.machine.state
+
+    def _add_guest(self, index: int, spec: Mapping[str, Any]) -> None:
+        state = self.state
+        mm = new_mm(state)
+        if mm == NIL:
+            raise ValueError(f"memory: the host has no page left for the process of guest {index}")
+        nr_gfns = spec["memory_bytes"] // PAGE_SIZE
+        area = mmap(state, mm, spec["memory_bytes"], VmFlag.READ | VmFlag.WRITE)
+        vma = state.vma[area]
+        madvise_mergeable(state, mm, vma.start, vma.end)
+        state.mm[mm].guest = index
+        guest = state.guest[index]
+        guest.mm = mm
+        guest.ram_vaddr = vma.start
+        guest.nr_gfns = nr_gfns
+        guest.view_base = self._first_gfn[index]
+        guest.nr_vcpus = spec.get("cpus", 1)
+        if index:
+            before = state.guest[index - 1]
+            guest.vcpu_base = before.vcpu_base + before.nr_vcpus
+        self._first_gfn.append(self._first_gfn[index] + nr_gfns)
+
+    @property
+    def nr_guests(self) -> int:
+        """How many guests there are, killed ones included."""
+        return len(self.state.guest)
+
+    def run_epoch(self, order: RunUntil) -> bytes:
+        """Refuse: a host follows its guests."""
+        raise TypeError(f"a host runs in its host phase only (epoch {order.epoch})")
+
+    def host_phase(self, order: HostPhase) -> list[bytes]:
+        """Serve the guests' reports of one epoch; return an encoded ``HostAnswer`` for each guest.
+
+        A guest that rests has b"" for its report. Raises ``ValueError`` for reports that do not fit the host.
+        """
+        state = self.state
+        if len(order.reports) != self.nr_guests:
+            raise ValueError(f"reports: {len(order.reports)}, but the host has {self.nr_guests} guests")
+        reports = [
+            self._decode(data, index, order.epoch) if data and not state.guest[index].killed else None
+            for index, data in enumerate(order.reports)
+        ]
+        np.asarray(state.vcpu_owed)[:] = 0
+        for index, report in enumerate(reports):
+            if report is not None:
+                self._take_contents(index, report)
+        serve_traffic(state, self._merge(reports), order.end_ns * PS_PER_NS)
+        for index, report in enumerate(reports):
+            changed = np.empty(0, np.int32) if report is None else report.changed_gfn
+            np.asarray(state.incoming)[: len(changed)] = changed
+            void_contents(state, index, len(changed))
+        return self._answers(order.epoch)
+
+    def _decode(self, data: bytes, index: int, epoch: int) -> GuestReport:
+        """Return a guest's report. Raises ``ValueError`` if it is not this guest's, or refers to what is not there."""
+        report = decode_as(GuestReport, data)
+        if report.guest != index or report.epoch != epoch:
+            raise ValueError(
+                f"report {index} of epoch {epoch}: is guest {report.guest}'s of epoch {report.epoch}"
+            )
+        guest = self.state.guest[index]
+        for name in ("violation_gfn", "changed_gfn", "accessed_gfn"):
+            _check_range(f"report of guest {index}: {name}", getattr(report, name), guest.nr_gfns)
+        _check_range(f"report of guest {index}: violation_vcpu", report.violation_vcpu, guest.nr_vcpus)
+        if len(report.changed_gfn) + len(report.accessed_gfn) > len(self.state.incoming):
+            raise ValueError(f"report of guest {index}: more gfns than the guest has")
+        return report
+
+    def _take_contents(self, index: int, report: GuestReport) -> None:
+        state = self.state
+        positions = report.changed_gfn + np.int64(self._first_gfn[index])
+        np.asarray(state.final_content)[positions] = report.changed_content
+        np.asarray(state.final_word)[positions] = report.changed_word
+        nr_changed, nr_accessed = len(report.changed_gfn), len(report.accessed_gfn)
+        incoming = np.asarray(state.incoming)
+        incoming[:nr_changed] = report.changed_gfn
+        incoming[nr_changed : nr_changed + nr_accessed] = report.accessed_gfn
+        take_contents(state, index, nr_changed, nr_accessed)
+
+    def _merge(self, reports: list[GuestReport | None]) -> int:
+        """Write all violations to ``state.traffic``, ordered by (time, guest, vCPU, sequence); return their number."""
+        present = [(index, report) for index, report in enumerate(reports) if report is not None]
+        lengths = [len(report.violation_gfn) for _, report in present]
+        total = sum(lengths)
+        if total > len(self.state.traffic):
+            raise ValueError(f"reports: {total} violations, more than the {len(self.state.traffic)} there can be")
+        if total == 0:
+            return 0
+        guests = np.repeat([index for index, _ in present], lengths)
+        sequence = np.concatenate([np.arange(length) for length in lengths])
+        times = np.concatenate([report.violation_time_ps for _, report in present])
+        vcpus = np.concatenate([report.violation_vcpu for _, report in present])
+        order = np.lexsort((sequence, vcpus, guests, times))
+        traffic = np.asarray(self.state.traffic)[:total]
+        traffic["time_ps"] = times[order]
+        traffic["guest"] = guests[order]
+        traffic["vcpu"] = vcpus[order]
+        traffic["sequence"] = sequence[order]
+        traffic["gfn"] = np.concatenate([report.violation_gfn for _, report in present])[order]
+        traffic["kind"] = np.concatenate([report.violation_kind for _, report in present])[order]
+        return total
+
+    def _answers(self, epoch: int) -> list[bytes]:
+        state = self.state
+        nr_changed = settle_views(state)
+        positions = np.sort(np.asarray(state.view_changed)[:nr_changed])
+        levels = np.asarray(state.view_sent)[positions]
+        borders = np.searchsorted(positions, self._first_gfn)
+        mean_latency_ns = next_estimate(state) // PS_PER_NS
+        owed = np.asarray(state.vcpu_owed)
+        answers = []
+        for index in range(self.nr_guests):
+            guest = state.guest[index]
+            mine = slice(borders[index], borders[index + 1])
+            answers.append(
+                encode(
+                    HostAnswer(
+                        epoch=epoch,
+                        guest=index,
+                        view_gfn=(positions[mine] - self._first_gfn[index]).astype(np.int32),
+                        view_level=levels[mine].copy(),
+                        mean_latency_ns=mean_latency_ns,
+                        stall_ps=owed[guest.vcpu_base : guest.vcpu_base + guest.nr_vcpus].copy(),
+                        killed=bool(guest.killed),
+                    )
+                )
+            )
+        return answers
+
+    def counters(self) -> dict[str, int]:
+        """Return the machine's counters, and each guest's memory as ``guest.<i>.<kind>_pages``."""
+        counters = dict(self.machine.counters())
+        for index in range(self.nr_guests):
+            guest = self.state.guest[index]
+            mm = self.state.mm[guest.mm]
+            alive = 0 if guest.killed else 1
+            counters |= {
+                f"guest.{index}.rss_pages": alive * mm.nr_anon,
+                f"guest.{index}.ksm_pages": alive * mm.ksm_merging_pages,
+                f"guest.{index}.swapped_pages": alive * mm.nr_swap,
+                f"guest.{index}.zero_pages": alive * mm.nr_zero,
+                f"guest.{index}.killed": guest.killed,
+            }
+        return counters
+
+    def snapshot(self) -> bytes:
+        """Return the complete state."""
+        return self.machine.snapshot()
+
+    def restore(self, data: bytes) -> None:
+        """Take over the state of ``snapshot``. Raises ``ValueError`` if ``data`` is anything else."""
+        self.machine.restore(data)
+
+    def digest(self) -> str:
+        """Return the hash of the state, as hexadecimal digits."""
+        return self.machine.digest()
+
+
+def _with_recorded(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the recorded contents' checksums to a spec, where ksmd asks for checksums that ids do not hold."""
+    if spec.get("ksm", {}).get("checksum") != "jhash2":
+        return spec
+    recorded: dict[int, int] = {}
+    for path in sorted({guest["image"] for guest in spec["guests"] if guest["kind"] == "image"}):
+        image = load_image(Path(path))
+        recorded |= dict(zip(image.content_ids.tolist(), image.content_jhash2.tolist(), strict=True))
+    return {**spec, "recorded": recorded}
+
+
+def _check_range(where: str, values: npt.NDArray[Any], limit: int) -> None:
+    if len(values) and not (values.min() >= 0 and values.max() < limit):
+        raise ValueError(f"{where}: {values.min()}..{values.max()} is outside 0..{limit - 1}")

@@ -1,0 +1,314 @@
+"""The host's side of an epoch: what its guests did becomes faults, content and bits in its page tables.
+
+A host's process is a guest: its RAM is one anonymous mergeable area, and the process's page table is the
+guest's EPT. All guests' frames have a *position* in one row, guest after guest, where the host keeps the view that
+each guest has:
+
+    view_sent   [ guest 0: gfn 0, 1, 2 ... | guest 1: gfn 0, 1 ... | ... ]
+                              ^ guest.view_base + gfn
+
+An epoch of the host, over the span that its guests have just run:
+
+    take_contents   what a guest changed: a frame that it may write takes its final content now. Any other is
+                    one that it had to fault on: the content waits for that fault (FINAL)
+    serve_traffic   all guests' violations by (time, guest, vCPU, sequence). Before each, ksmd and kswapd run up to
+                    its time; then it is a page fault of that guest's process at that time. What it took,
+                    less what the guest was charged for it, is owed to the guest's vCPU
+    settle_views    whatever view differs from what the guest now has goes into its answer
+
+A guest charges itself, for each violation, the exit with a minor fault (Cost.EPT_VIOLATION), and for a swapped frame
+also the device's mean latency that it was last told (Knob.EPT_FAULT_ESTIMATE_PS).
+
+Views are read from the page table when they are settled. ``note_view_change`` only lists where to look:
+whoever writes an entry of a guest's page table calls it.
+
+# Differs from Linux: KVM keeps a page table of its own (the TDP MMU), filled from the process's by faults and
+# emptied by MMU notifiers. Here they are one, so a page that was just mapped in the process needs no second fault.
+"""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from node.counters import Current, Knob, Panic, VmEvent
+from node.guest.ept_view import View, ViolationKind
+from node.hw.cost import Cost
+from node.hw.disk import begin_epoch_of_disk, mean_service_ps
+from node.hw.page_table import pte_position
+from node.hw.pte import Pte, is_swap_pte, pte_pfn
+from node.joints import exit_mmap, handle_mm_fault, run_kthreads
+from node.vm.fault_kinds import VmFault
+from shared.constants import NIL, PAGE_SHIFT, PS_PER_NS
+from shared.jit import bug_on, entry, kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+GUEST = np.dtype(
+    [
+        ("ram_vaddr", np.int64),  # where its RAM is mapped in its process
+        ("nr_gfns", np.int64),
+        ("view_base", np.int64),  # position of its gfn 0
+        ("vcpu_base", np.int32),  # of its vCPUs in vcpu_owed
+        ("nr_vcpus", np.int32),
+        ("mm", np.int32),
+        ("killed", np.int32),
+    ],
+    align=True,
+)
+
+
+class GfnBit(IntEnum):
+    """Bits of ``view_sent``."""
+
+    VIEW = 3  # mask: the View that the guest has
+    LISTED = 4  # in view_changed: the page table may say something else
+    FINAL = 8  # final_content waits for the guest's write fault
+
+
+# A fault maps a page, then may lose it to the reclaim of another allocation. More than a few in a row means
+# that the guest's page cannot be had.
+MAX_FAULTS: Final = 16
+
+
+@kernel
+def _pte_of(state: "State", guest_index: int, gfn: int) -> int:
+    """Return the entry that maps a guest's frame in its process, or 0."""
+    guest = state.guest[guest_index]
+    position = pte_position(state, state.mm[guest.mm].pgd_pfn, guest.ram_vaddr + (gfn << PAGE_SHIFT))
+    return 0 if position == NIL else state.pt_word[position]
+
+
+@kernel
+def _view_of(pte: int) -> int:
+    """Return the View that a page-table entry grants."""
+    if pte & Pte.PRESENT:
+        return View.WRITABLE if pte & Pte.WRITE else View.READ_ONLY
+    return View.SWAPPED if is_swap_pte(pte) else View.UNTOUCHED
+
+
+@kernel
+def _list_view(state: "State", position: int) -> None:
+    """See to it that ``settle_views`` looks at a frame's page-table entry."""
+    if state.view_sent[position] & GfnBit.LISTED:
+        return
+    state.view_sent[position] |= GfnBit.LISTED
+    index = state.current[Current.NR_VIEW_CHANGES]
+    state.view_changed[index] = position
+    state.current[Current.NR_VIEW_CHANGES] = index + 1
+
+
+@entry
+def note_view_change(state: "State", mm: int, vaddr: int, level: int) -> int:  # noqa: ARG001
+    """On a host: tell a guest at the next border that its gfn's View is now ``level``; return 0.
+
+    Nothing happens if the address is no guest's RAM. The border reads the level from the page table, so it is
+    right even if the entry changes again before.
+    """
+    guest_index = state.mm[mm].guest
+    if guest_index == NIL:
+        return 0
+    guest = state.guest[guest_index]
+    gfn = (vaddr - guest.ram_vaddr) >> PAGE_SHIFT
+    if 0 <= gfn < guest.nr_gfns:
+        _list_view(state, guest.view_base + gfn)
+    return 0
+
+
+# --- contents and accessed bits -----------------------------------------------------------------------
+
+
+@kernel
+def _take_content(state: "State", position: int, pfn: int) -> None:
+    page = state.page[pfn]
+    page.content = state.final_content[position]
+    page.word = state.final_word[position]
+
+
+@entry
+def take_contents(state: "State", guest_index: int, nr_changed: int, nr_accessed: int) -> int:
+    """Take over one guest's changed contents and accessed bits; return how many contents wait for a fault.
+
+    ``state.incoming`` holds the gfns: ``nr_changed`` changed ones, then ``nr_accessed`` accessed ones;
+    final_content and final_word are filled in at the changed ones' positions.
+    """
+    guest = state.guest[guest_index]
+    waiting = 0
+    for i in range(nr_changed):
+        gfn = state.incoming[i]
+        position = guest.view_base + gfn
+        pte = _pte_of(state, guest_index, gfn)
+        if pte & Pte.PRESENT and pte & Pte.WRITE:
+            _take_content(state, position, pte_pfn(pte))
+            _set_pte_bits(state, guest_index, gfn, Pte.ACCESSED | Pte.DIRTY)
+        else:
+            state.view_sent[position] |= GfnBit.FINAL
+            waiting += 1
+    for i in range(nr_changed, nr_changed + nr_accessed):
+        gfn = state.incoming[i]
+        if _pte_of(state, guest_index, gfn) & Pte.PRESENT:
+            _set_pte_bits(state, guest_index, gfn, Pte.ACCESSED)
+    return waiting
+
+
+@kernel
+def _set_pte_bits(state: "State", guest_index: int, gfn: int, bits: int) -> None:
+    """Set bits of the entry that maps a guest's frame; its tables exist."""
+    guest = state.guest[guest_index]
+    position = pte_position(state, state.mm[guest.mm].pgd_pfn, guest.ram_vaddr + (gfn << PAGE_SHIFT))
+    state.pt_word[position] |= bits
+
+
+# --- traffic ------------------------------------------------------------------------------------------
+
+
+@kernel
+def _kill(state: "State", guest_index: int) -> None:
+    """Take note that the guest's process is dead. What it still reported of this epoch is void."""
+    state.guest[guest_index].killed = 1
+
+
+@kernel
+def _fault_until_served(state: "State", guest_index: int, gfn: int, write: int) -> int:
+    """Fault a guest's frame in until its entry allows the access; return the entry, or 0 if the guest is dead."""
+    guest = state.guest[guest_index]
+    mm = state.mm[guest.mm]
+    vaddr = guest.ram_vaddr + (gfn << PAGE_SHIFT)
+    for _ in range(MAX_FAULTS):
+        pte = _pte_of(state, guest_index, gfn)
+        if pte & Pte.PRESENT and (pte & Pte.WRITE or not write):
+            return pte
+        outcome = handle_mm_fault(state, guest.mm, vaddr, write)
+        bug_on(state, outcome == VmFault.SEGV, Panic.PROTOCOL, gfn)
+        if not mm.alive:
+            return 0
+    pte = _pte_of(state, guest_index, gfn)
+    if pte & Pte.PRESENT and (pte & Pte.WRITE or not write):
+        return pte
+    # Nobody else was worth killing, and there is still no page: the fault's own process has to go.
+    state.vm_event[VmEvent.OOM_KILL] += 1
+    exit_mmap(state, guest.mm)
+    return 0
+
+
+@kernel
+def _serve(state: "State", index: int) -> None:
+    """Serve violation ``index`` of the traffic as a page fault at its time."""
+    violation = state.traffic[index]
+    guest_index = violation.guest
+    gfn = violation.gfn
+    guest = state.guest[guest_index]
+    if not state.mm[guest.mm].alive:
+        _kill(state, guest_index)
+        return
+    position = guest.view_base + gfn
+    write = 1 if violation.kind == ViolationKind.WRITE else 0
+    charged_ps = state.cost[Cost.PAGE_FAULT] + state.cost[Cost.PAGE_ZERO]
+    if state.view_sent[position] & GfnBit.VIEW == View.SWAPPED:
+        charged_ps += state.knob[Knob.EPT_FAULT_ESTIMATE_PS]
+    # The guest raised its view itself; what the page table says is settled at the border.
+    bits = state.view_sent[position] & ~GfnBit.VIEW
+    state.view_sent[position] = bits | (View.WRITABLE if write else View.READ_ONLY)
+    _list_view(state, position)
+    state.current[Current.CLOCK_PS] = violation.time_ps
+    state.current[Current.CPU] = 0
+    state.current[Current.MM] = guest.mm
+    state.current[Current.GUEST] = guest_index
+    state.current[Current.STALL_PS] = 0
+    pte = _fault_until_served(state, guest_index, gfn, write)
+    if pte == 0:
+        _kill(state, guest_index)
+        return
+    if write and state.view_sent[position] & GfnBit.FINAL:
+        _take_content(state, position, pte_pfn(pte))
+        state.view_sent[position] &= ~GfnBit.FINAL
+    _set_pte_bits(state, guest_index, gfn, Pte.ACCESSED | (Pte.DIRTY if write else 0))
+    owed_ps = state.current[Current.CLOCK_PS] - violation.time_ps - charged_ps
+    state.vcpu_owed[guest.vcpu_base + violation.vcpu] += owed_ps
+
+
+@entry
+def serve_traffic(state: "State", nr_violations: int, end_ps: int) -> int:
+    """Serve the first ``nr_violations`` of ``state.traffic`` with ksmd and kswapd in between, up to ``end_ps``; return 0."""
+    for index in range(nr_violations):
+        run_kthreads(state, state.traffic[index].time_ps)
+        _serve(state, index)
+    state.current[Current.MM] = 0
+    state.current[Current.GUEST] = NIL
+    run_kthreads(state, end_ps)
+    return 0
+
+
+@entry
+def void_contents(state: "State", guest_index: int, nr_changed: int) -> int:
+    """Check that no content of the guest still waits, unless the guest is dead; return 1 if it is.
+
+    ``state.incoming`` holds its changed gfns.
+    """
+    guest = state.guest[guest_index]
+    if not state.mm[guest.mm].alive:
+        _kill(state, guest_index)
+    for i in range(nr_changed):
+        position = guest.view_base + state.incoming[i]
+        if state.view_sent[position] & GfnBit.FINAL:
+            # A guest may not change what it could not write and never asked for.
+            bug_on(state, not guest.killed, Panic.PROTOCOL, position)
+            state.view_sent[position] &= ~GfnBit.FINAL
+    return guest.killed
+
+
+# --- answers ------------------------------------------------------------------------------------------
+
+
+@kernel
+def _guest_at(state: "State", position: int) -> int:
+    """Return the guest whose frame has ``position``, by bisection."""
+    low = 0
+    high = state.knob[Knob.NR_GUESTS] - 1
+    while low < high:
+        middle = (low + high + 1) >> 1
+        if state.guest[middle].view_base <= position:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@entry
+def settle_views(state: "State") -> int:
+    """Keep in ``view_changed`` the positions where a guest's view is not its page table's; return their number.
+
+    ``view_sent`` then holds what the guests will have once they were told.
+    """
+    nr_listed = state.current[Current.NR_VIEW_CHANGES]
+    nr_changed = 0
+    for i in range(nr_listed):
+        position = state.view_changed[i]
+        guest_index = _guest_at(state, position)
+        guest = state.guest[guest_index]
+        sent = state.view_sent[position] & GfnBit.VIEW
+        now = View.UNTOUCHED
+        if not guest.killed:
+            now = _view_of(_pte_of(state, guest_index, position - guest.view_base))
+        state.view_sent[position] = now
+        if now != sent:
+            state.view_changed[nr_changed] = position
+            nr_changed += 1
+    state.current[Current.NR_VIEW_CHANGES] = 0
+    return nr_changed
+
+
+# --- the device ---------------------------------------------------------------------------------------
+
+
+@entry
+def next_estimate(state: "State") -> int:
+    """Return the device's mean latency of the epoch in ps, whole ns, which guests charge in the next one.
+
+    Its statistics begin anew.
+    """
+    estimate_ps = mean_service_ps(state) // PS_PER_NS * PS_PER_NS
+    state.knob[Knob.EPT_FAULT_ESTIMATE_PS] = estimate_ps
+    begin_epoch_of_disk(state)
+    return estimate_ps

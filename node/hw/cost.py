@@ -1,0 +1,122 @@
+"""What hardware and kernel paths cost: one table in cycles, each default with its source.
+
+A scenario overrides a cost by its name in lower case and says the clock; both become picoseconds once, when a
+machine is built, in exact arithmetic. So a kernel adds an integer to a clock, and a table is the same on every
+computer.
+
+Where a source gives time, it is converted at REFERENCE_GHZ, the clock of the computers that were measured.
+"Fitted" costs are shares of one measured total; the comment shows the sum.
+
+Sources:
+    [Opt]    Intel, 64 and IA-32 Architectures Optimization Reference Manual: cache parameters of the Skylake
+             client microarchitecture; performance monitoring, cost of a second-level TLB hit
+    [pti]    Linux 6.1, Documentation/x86/pti.rst
+    [tlb]    Linux 6.1, arch/x86/mm/tlb.c, at tlb_single_page_flush_ceiling: about 100 ns a single flush
+    [Amit]   Amit, Tai, Wei: Don't shoot down TLB shootdowns!, EuroSys 2020 (a shootdown takes thousands of cycles)
+    [golden] the computer of the kernel goldens: 0.75 M first-touch faults a second, one thread
+    [ksm]    a real host's ksmd over four paused guests: 3.45 us of CPU a page scanned, 2.33 M pages in 13 scans
+    [switch] two processes that take turns on one CPU: 1.2 to 1.3 us a switch, with and without PCID, Skylake 2017
+    [vmexit] kvm-unit-tests, x86/vmexit.c on Skylake-class servers: about 1300 cycles for an exit and entry
+    [guess]  no source found; of the size that similar paths above have
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from shared.constants import INT64_MAX
+
+REFERENCE_GHZ: Final = Fraction("2.6")
+PS_PER_CYCLE_AT_1_GHZ: Final = 1000
+CLOCK_RANGE_GHZ: Final = (Fraction("0.1"), Fraction(10))
+
+
+class Cost(IntEnum):
+    """Places in ``state.cost``, in picoseconds once built."""
+
+    TLB_L1_HIT = 0
+    TLB_L2_HIT = 1
+    WALK_REFERENCE = 2
+    PAGE_FAULT = 3
+    PAGE_ZERO = 4
+    PAGE_COPY = 5
+    TLB_FLUSH_ONE = 6
+    TLB_FLUSH_ALL = 7
+    IPI = 8
+    EPT_VIOLATION = 9
+    KSM_SCAN_PAGE = 10
+    KSM_CHECKSUM = 11
+    KSM_COMPARE = 12
+    KSM_MERGE = 13
+    RECLAIM_SCAN = 14
+    SWAP_PATH = 15
+    MEMORY_ACCESS = 16
+    CONTEXT_SWITCH = 17
+    IPI_HANDLER = 18
+    NR = 24
+
+
+DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
+    # A load that hits the TLB and the first-level data cache takes 5 cycles, look-up included [Opt].
+    Cost.TLB_L1_HIT: 1,
+    Cost.MEMORY_ACCESS: 4,
+    Cost.TLB_L2_HIT: 7,  # besides the miss in the first level [Opt]
+    Cost.WALK_REFERENCE: 12,  # latency of the second-level cache, where hot tables are [Opt]
+    # 2.6 GHz / 0.75 M faults = 3467 cycles = exception, handler and the page's zeroing [golden].
+    Cost.PAGE_FAULT: 3211,
+    Cost.PAGE_ZERO: 256,  # 4096 bytes at 16 a cycle, between what stores to L1 and to L2 reach [Opt]
+    Cost.PAGE_COPY: 512,  # as many bytes read as written [Opt]
+    Cost.TLB_FLUSH_ONE: 260,  # 100 ns [tlb]
+    Cost.TLB_FLUSH_ALL: 200,  # a write to CR3 is of the order of a hundred cycles [pti]; the refills come extra
+    Cost.IPI: 4000,  # of the CPU that sends and waits, however many receive [Amit]
+    Cost.IPI_HANDLER: 1000,  # of each CPU that is interrupted [Amit]
+    Cost.CONTEXT_SWITCH: 3250,  # 1.25 us [switch]
+    # Exit and entry, and in between a minor fault of the host: 1300 + 3467 [vmexit], [golden].
+    Cost.EPT_VIOLATION: 4767,
+    # Fitted to [ksm], in us: 2.33 M pages looked at (0.5 each), 1.07 M of them, calm and unmerged, with a
+    # checksum (0.4) and 32 comparisons in two trees (0.175 each), 0.18 M on the first pass with a checksum
+    # only, 0.09 M merged (4 each): 1.17 + 0.43 + 5.99 + 0.07 + 0.36 = 8.0 s of CPU, as measured.
+    Cost.KSM_SCAN_PAGE: 1300,
+    Cost.KSM_CHECKSUM: 1040,
+    Cost.KSM_COMPARE: 455,
+    Cost.KSM_MERGE: 10400,
+    Cost.RECLAIM_SCAN: 800,  # a page isolated, its reverse map walked, put back or on: 0.3 us [guess]
+    Cost.SWAP_PATH: 7800,  # CPU of one page's swap-out or swap-in without the device: 3 us [guess]
+}
+
+
+def cost_table_ps(clock_ghz: Fraction, overrides: Mapping[str, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return ``state.cost``: [Cost.NR] picoseconds, rounded down, of ``overrides`` (cycles, by name) and defaults.
+
+    Raises ValueError for a clock outside 0.1 to 10 GHz, a name that is no cost, a negative cost, one that does
+    not fit, or a memory access that takes no time (workloads without end would never come to the end of an epoch).
+    """
+    low, high = CLOCK_RANGE_GHZ
+    if not low <= clock_ghz <= high:
+        raise ValueError(f"clock: {clock_ghz} GHz is outside {low}..{high} GHz")
+    cycles = dict(DEFAULT_CYCLES)
+    for name, value in overrides.items():
+        cost = _cost_named(name)
+        if value < 0:
+            raise ValueError(f"cost.{name}: {value} cycles is negative")
+        cycles[cost] = value
+    table = np.zeros(Cost.NR, np.int64)
+    for cost, value in cycles.items():
+        ps = int(value * PS_PER_CYCLE_AT_1_GHZ / clock_ghz)
+        if ps > INT64_MAX:
+            raise ValueError(f"cost.{cost.name.lower()}: {value} cycles is more than a clock of picoseconds holds")
+        table[cost] = ps
+    if table[Cost.MEMORY_ACCESS] == 0:
+        raise ValueError("cost.memory_access: 0 ps; time would stand still")
+    return table
+
+
+def _cost_named(name: str) -> Cost:
+    for cost in DEFAULT_CYCLES:
+        if cost.name.lower() == name:
+            return cost
+    known = ", ".join(sorted(cost.name.lower() for cost in DEFAULT_CYCLES))
+    raise ValueError(f"cost.{name}: no such cost; there are {known}")

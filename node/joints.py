@@ -1,0 +1,167 @@
+"""Entries that units call in one another: the signatures, as a C header has them.
+
+The bodies are in the modules named. A call through here is a call of compiled code by pointer (shared/jit.py),
+so allocation, reclaim, faults and swap, which call one another in a circle, are compiled apart.
+"""
+
+from typing import TYPE_CHECKING
+
+from shared.jit import declare
+
+if TYPE_CHECKING:
+    from node.state import State
+
+
+@declare("node.reclaim.vmscan")
+def wake_kswapd(state: "State", order: int) -> int:
+    """Let kswapd run as soon as the clock allows; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.reclaim.vmscan")
+def direct_reclaim(state: "State", order: int, gfp: int) -> int:
+    """Reclaim on behalf of the current task, or let the OOM killer; return 1 if another try is worth while."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_cache")
+def swap_in(state: "State", mm: int, vaddr: int, pte: int) -> int:
+    """Bring the page of swap entry ``pte`` into a frame in the swap cache.
+
+    Returns its pfn with a reference for the caller, or NIL if there is no memory. Sets Request.R0 to 1 if it
+    had to be read from the device (a major fault), else 0; the wait is added to the current clock and stall.
+    """
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_cache")
+def try_to_free_swap(state: "State", pfn: int) -> int:
+    """Drop the frame's slot in the swap cache if no page table refers to the slot; return 1 if it did."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_cache")
+def free_swap_entry(state: "State", slot: int) -> int:
+    """A page-table entry no longer refers to ``slot``: free the slot, and its cached frame, with the last; 0."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_cache")
+def dup_swap_entry(state: "State", slot: int) -> int:
+    """One more page-table entry refers to ``slot`` (fork); return 0."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def add_to_swap(state: "State", pfn: int) -> int:
+    """Give a frame a slot and put it into the swap cache, DIRTY; return the slot, or NIL if swap is full."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def swap_writepage(state: "State", pfn: int) -> int:
+    """Start to write a frame of the swap cache to its slot, or drop it if nobody refers to the slot; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def remove_mapping(state: "State", pfn: int) -> int:
+    """Take a clean frame that nobody else uses out of the swap cache; return 1 if it was one."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def free_swap_if_full(state: "State", pfn: int) -> int:
+    """Free the slot of a frame that is going to stay, if swap is more than half full; return 1 if it did."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def page_is_locked(state: "State", pfn: int) -> int:
+    """Return whether the frame is still being read from the device."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def end_page_writebacks(state: "State") -> int:
+    """Complete all writes whose time has come by the current clock; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_out")
+def sleep_until_written(state: "State", nr_writes: int, timeout_ps: int) -> int:
+    """Let the current task sleep until ``nr_writes`` more writes are done, or for ``timeout_ps``; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.reclaim.vmscan")
+def kswapd_slice(state: "State", limit_ps: int) -> int:
+    """Run kswapd from Current.CLOCK_PS until its clock passes ``limit_ps`` or it sleeps (kthread clock ASLEEP); 0."""
+    raise NotImplementedError
+
+
+@declare("node.ksm.ksmd")
+def ksmd_slice(state: "State", limit_ps: int) -> int:
+    """Run ksmd from Current.CLOCK_PS until its clock passes ``limit_ps`` or it sleeps; return 0.
+
+    Leaves in its kthread record the time at which it runs next.
+    """
+    raise NotImplementedError
+
+
+@declare("node.ksm.registry")
+def ksm_enter(state: "State", mm: int) -> int:
+    """An address space has its first mergeable area: put it on ksmd's list; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.ksm.break_ksm")
+def break_range(state: "State", mm: int, start: int, end: int) -> int:
+    """Undo every merge in [start, end); return 0, or NIL if there is no memory for the copies."""
+    raise NotImplementedError
+
+
+@declare("node.ksm.registry")
+def ksm_exit(state: "State", mm: int) -> int:
+    """A process ends: take it off ksmd's list, or leave that to ksmd if it has pages of it; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kthread")
+def run_kthreads(state: "State", until_ps: int) -> int:
+    """Run ksmd and kswapd, whichever is behind first, up to ``until_ps``; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.vm.fault")
+def handle_mm_fault(state: "State", mm: int, vaddr: int, write: int) -> int:
+    """Serve a page fault of the current task; return a VmFault."""
+    raise NotImplementedError
+
+
+@declare("node.vm.unmap")
+def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
+    """Replace every page-table entry that maps the frame by a swap entry of ``swap_slot``.
+
+    Returns the number of entries replaced; the frame's mapcount is then 0. Accessed and dirty bits of the
+    entries go to the frame (REFERENCED, DIRTY); TLB entries are flushed.
+    """
+    raise NotImplementedError
+
+
+@declare("node.vm.unmap")
+def page_referenced(state: "State", pfn: int) -> int:
+    """Count, and clear, the accessed bits of all page-table entries that map the frame."""
+    raise NotImplementedError
+
+
+@declare("node.vm.unmap")
+def exit_mmap(state: "State", mm: int) -> int:
+    """End a process: unmap all of it, free its page tables; return the number of pages unmapped."""
+    raise NotImplementedError
+
+
+@declare("node.guest.host_guests")
+def note_view_change(state: "State", mm: int, vaddr: int, level: int) -> int:
+    """On a host: tell a guest at the next border that its gfn's View is now ``level``; return 0."""
+    raise NotImplementedError

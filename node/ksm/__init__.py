@@ -1,0 +1,1 @@
+"""Kernel same-page merging: ksmd, its two trees, and what undoes a merge."""

@@ -1,0 +1,129 @@
+"""A machine: a spec, its state, and what one does with it from Python.
+
+    machine = Machine(MachineSpec(memory_bytes=512 * MIB, cpus=2))
+    machine.run_program("spawn A\\nA: mmap h 4M\\nA: write h\\nsnapshot written\\n")
+    machine.counters()["nr_anon_pages"]
+
+This is the one module of ``node`` that others import; everything behind it works on ``machine.state``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from node import checkpoint, procfs
+from node.build import build_state
+from node.counters import Current, HwEvent
+from node.ksm.ksmd import ksm_set_run
+from node.ksm.records import KsmRun
+from node.phys.zone import NR_ZONES
+from node.program import Program, ProgramResult
+from node.sched import run_until
+from node.spec import MachineSpec
+from node.workloads import start_works
+from shared.constants import PS_PER_NS
+from shared.member import Member
+from shared.messages import GuestReport, HostPhase, RunUntil, encode
+
+PROC_FILES: Final = {"/proc/buddyinfo": procfs.buddyinfo}
+
+
+class Machine:
+    """One simulated computer.
+
+    Raises ValueError, in one line, for a spec that cannot be built. ``state`` is for experts: its tables are
+    numpy arrays and may be read at any time between two calls.
+    """
+
+    kind = "machine"
+
+    def __init__(self, spec: MachineSpec | Mapping[str, Any]) -> None:
+        self.spec = spec if isinstance(spec, MachineSpec) else MachineSpec.from_dict(spec)
+        self.state = build_state(self.spec)
+        start_works(self.state, self.spec)
+        if self.spec.ksm.run == KsmRun.MERGE:
+            ksm_set_run(self.state, KsmRun.MERGE)
+        self.finished = False
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def run_program(self, text: str) -> ProgramResult:
+        """Run a workload program (docs/programs.md) to its end; return what its snapshots saw.
+
+        Raises ``node.program.ProgramError`` in one line for a program that is wrong.
+        """
+        return Program(text).run(self.state)
+
+    def run_until(self, ns: int) -> None:
+        """Run the machine's workloads and kernel threads up to simulated time ``ns``."""
+        self.run_until_ps(ns * PS_PER_NS)
+
+    def run_until_ps(self, ps: int) -> None:
+        """Run up to simulated time ``ps``, in picoseconds."""
+        self.state.current[Current.END_PS] = ps
+        self.finished = bool(run_until(self.state, ps))
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """Return all counters by Linux's names: /proc/vmstat, /sys/kernel/mm/ksm, and the hardware's own."""
+        state = self.state
+        values = procfs.vmstat(state)
+        for name, value in procfs.ksm(state).items():
+            values[f"ksm.{name}"] = value
+        values["ksm.sharing_zero"] = procfs.sharing_zero(state)
+        for event in HwEvent:
+            if event is not HwEvent.NR:
+                values[event.name.lower()] = int(state.hw_event[event])
+        values["managed_pages"] = sum(state.zone[zone].managed for zone in range(NR_ZONES))
+        values["operations"] = int(state.work["counter"].sum())
+        values["run_ns"] = int((state.cpu["clock_ps"] - state.cpu["stall_ps"]).sum()) // PS_PER_NS
+        values["stall_ns"] = int(state.cpu["stall_ps"].sum()) // PS_PER_NS
+        return values
+
+    def proc(self, path: str) -> str:
+        """Return the text of a file of /proc as Linux prints it. Raises KeyError for one that is not modelled."""
+        return PROC_FILES[path](self.state)
+
+    def digest(self) -> str:
+        """Return a hash of the whole state."""
+        return checkpoint.digest(self.state)
+
+    # --- keeping ------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """Return all of the machine as bytes that ``restore`` takes."""
+        return checkpoint.snapshot(self.state, {"finished": self.finished})
+
+    def restore(self, data: bytes) -> None:
+        """Become the machine that ``data`` was taken of. Raises ``checkpoint.CheckpointError`` if it is damaged."""
+        self.state, header = checkpoint.restore(data)
+        self.finished = bool(header["finished"])
+
+    # --- as a member of a fleet ---------------------------------------------------------------------------
+
+    def run_epoch(self, order: RunUntil) -> bytes:
+        """Run one epoch; return the encoded GuestReport, which of a plain machine is its counters."""
+        self.run_until(order.end_ns)
+        return encode(GuestReport(order.epoch, 0, self.counters(), finished=self.finished))
+
+    def host_phase(self, order: HostPhase) -> list[bytes]:
+        """Refuse: a plain machine has no guests."""
+        raise TypeError(f"epoch {order.epoch}: a plain machine has no host phase")
+
+
+def build_member(spec: Mapping[str, Any]) -> Member:
+    """Build a member of a fleet from its spec (``cluster/plan.py`` says what is in it).
+
+    Raises ValueError, in one line, for a spec that cannot be built.
+    """
+    kind = spec["kind"]
+    if kind == "machine":
+        return Machine(spec)
+    from node.guest.members import GUEST_KINDS  # noqa: PLC0415 (a plain machine needs no guest code)
+
+    if kind not in GUEST_KINDS:
+        raise ValueError(f"kind: {kind!r} is none of machine, {', '.join(sorted(GUEST_KINDS))}")
+    return GUEST_KINDS[kind](spec)
+
+
+__all__ = ["Machine", "MachineSpec", "build_member"]

@@ -1,0 +1,1 @@
+"""Physical memory: frame descriptors, zones, the buddy system and per-CPU frame lists."""

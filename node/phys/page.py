@@ -1,0 +1,55 @@
+"""The frame descriptor: one 64-byte record for each 4 KiB frame (Linux: struct page).
+
+What every fault, free and scan reads stands in the first half; list links and what only reclaim and KSM
+read stand behind it. A record of zeroes is a frame that nobody uses and that is on no list, so a machine
+of any size is built without writing its descriptors.
+
+    content, word   what the frame holds: see node/content.py
+    mapping, index  whose page it is: an anon_vma and the page's number in it, or a stable node of KSM
+    next, prev      its place on the one list it is on: a buddy list, a per-CPU list, or an LRU list
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+PAGE = np.dtype(
+    [
+        ("content", np.int64),  # content id; 0 for a page of zeroes
+        ("index", np.int64),  # virtual page number at which an anonymous page was first mapped
+        ("page_flags", np.int32),  # PageFlag bits
+        ("refcount", np.int32),  # users: page-table entries, the swap cache, a kernel path
+        ("mapcount", np.int32),  # page-table entries that point here
+        ("mapping", np.int32),  # anon_vma, or stable node if KSM; 0 for none (index 0 of both is never used)
+        ("word", np.int32),  # what was written over the start of the page; 0 is the pattern itself
+        ("private", np.int32),  # swap slot while in the swap cache
+        ("next", np.int32),  # next frame on its list, or NIL
+        ("prev", np.int32),  # previous frame on its list, or NIL
+        ("order", np.int8),  # of a block on a buddy list: log2 of its frames
+        ("spare", np.int8),
+        ("spare2", np.int16),
+    ],
+    align=True,
+)
+
+
+class PageFlag(IntEnum):
+    """Bits of ``page_flags``, by Linux's names where it has them."""
+
+    RESERVED = 1 << 0  # not managed: firmware, the kernel image, the descriptors
+    BUDDY = 1 << 1  # first frame of a block on a buddy list
+    PCP = 1 << 2  # on a per-CPU list
+    PAGE_TABLE = 1 << 3  # its 512 entries are in state.pt_word
+    ANON = 1 << 4
+    KSM = 1 << 5
+    LRU = 1 << 6
+    ACTIVE = 1 << 7
+    REFERENCED = 1 << 8
+    DIRTY = 1 << 9  # differs from its swap slot
+    SWAPCACHE = 1 << 10
+    WRITEBACK = 1 << 11
+    ANON_EXCLUSIVE = 1 << 12  # one process's own: a write may reuse it
+    ZERO_PAGE = 1 << 13  # the shared page of zeroes
+    KERNEL = 1 << 14  # allocated by the kernel for itself
+    UNEVICTABLE = 1 << 15
+    READAHEAD = 1 << 16  # brought in by swap readahead, and not asked for yet

@@ -1,0 +1,165 @@
+"""What a machine's counters are called, by Linux's names, and what /proc says of its processes and mappings."""
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from node.counters import Knob, KsmStat, VmEvent, VmStat
+from node.hw.pte import PFN_MASK, Pte
+from node.phys.page import PageFlag
+from node.phys.zone import NR_ZONES
+from node.pool import Pool
+from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_KIB, PAGE_SHIFT, TABLE_SHIFT
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from node.state import State
+
+    Words = np.ndarray[Any, np.dtype[np.int64]]
+
+BYTES_OF_RMAP_ITEM: Final = 64  # sizeof(struct ksm_rmap_item) on x86-64, in general_profit
+MAX_LEVELS: Final = 4
+
+# Events that Linux has for each zone or kind, and we count once.
+EVENT_NAMES: Final = {VmEvent.ALLOCSTALL: "allocstall_movable"}
+
+
+def vmstat(state: "State") -> dict[str, int]:
+    """Return /proc/vmstat: levels in pages, then events since boot."""
+    values = {stat.name.lower(): int(state.vm_stat[stat]) for stat in VmStat if stat is not VmStat.NR}
+    for event in VmEvent:
+        if event is not VmEvent.NR:
+            values[EVENT_NAMES.get(event, event.name.lower())] = int(state.vm_event[event])
+    return values
+
+
+def ksm(state: "State") -> dict[str, int]:
+    """Return the files of /sys/kernel/mm/ksm, and the later kernels' pages_scanned and so on."""
+    stat = {member: int(state.ksm_stat[member]) for member in KsmStat if member is not KsmStat.NR}
+    shared = stat[KsmStat.PAGES_SHARED]
+    sharing = stat[KsmStat.PAGES_SHARING]
+    unshared = stat[KsmStat.PAGES_UNSHARED]
+    items = stat[KsmStat.RMAP_ITEMS]
+    return {
+        "run": int(state.knob[Knob.KSM_RUN]),
+        "pages_to_scan": int(state.knob[Knob.KSM_PAGES_TO_SCAN]),
+        "sleep_millisecs": int(state.knob[Knob.KSM_SLEEP_MILLISECS]),
+        "max_page_sharing": int(state.knob[Knob.KSM_MAX_PAGE_SHARING]),
+        "use_zero_pages": int(state.knob[Knob.KSM_USE_ZERO_PAGES]),
+        "merge_across_nodes": int(state.knob[Knob.KSM_MERGE_ACROSS_NODES]),
+        "stable_node_chains_prune_millisecs": int(state.knob[Knob.KSM_PRUNE_MILLISECS]),
+        "pages_shared": shared,
+        "pages_sharing": sharing,
+        "pages_unshared": unshared,
+        "pages_volatile": max(items - shared - sharing - unshared, 0),
+        "full_scans": int(state.ksm_scan[0].seqnr),
+        "stable_node_chains": stat[KsmStat.STABLE_NODE_CHAINS],
+        "stable_node_dups": stat[KsmStat.STABLE_NODE_DUPS],
+        "smart_scan": int(state.knob[Knob.KSM_SMART_SCAN]),
+        "pages_scanned": stat[KsmStat.PAGES_SCANNED],
+        "pages_skipped": stat[KsmStat.PAGES_SKIPPED],
+        "ksm_zero_pages": stat[KsmStat.KSM_ZERO_PAGES],
+        "general_profit": (sharing + stat[KsmStat.KSM_ZERO_PAGES]) * ENTRIES_PER_TABLE * 8
+        - items * BYTES_OF_RMAP_ITEM,
+    }
+
+
+def buddyinfo(state: "State") -> str:
+    """Return /proc/buddyinfo: free blocks by zone and order."""
+    lines = []
+    names = ("DMA", "DMA32", "Normal")
+    nr_orders = len(state.free_area) // NR_ZONES
+    for zone in range(NR_ZONES):
+        if state.zone[zone].managed:
+            blocks = [state.free_area[zone * nr_orders + order].nr_free for order in range(nr_orders)]
+            lines.append(f"Node 0, zone {names[zone]:>8} " + "".join(f"{count:6d} " for count in blocks))
+    return "\n".join(lines) + "\n"
+
+
+def sharing_zero(state: "State") -> int:
+    """Return how many of pages_sharing share a page of zeroes."""
+    mark = state.pool[Pool.STABLE_NODE].mark
+    nodes = np.asarray(state.stable_node)[:mark]
+    zero = (nodes["key"] == 0) & (nodes["nr_sharers"] > 1)
+    pfn = nodes["pfn"]
+    live = zero & (pfn > 0)
+    pages = np.asarray(state.page)
+    index = np.nonzero(live)[0]
+    owned = pages["mapping"][pfn[index]] == index
+    owned &= (pages["page_flags"][pfn[index]] & PageFlag.KSM) != 0
+    return int((nodes["nr_sharers"][index[owned]] - 1).sum())
+
+
+def leaf_entries(state: "State", mm_index: int) -> "tuple[Words, Words]":
+    """Return the virtual page numbers and the entries, present or swapped, of an address space, ascending."""
+    words = np.asarray(state.pt_word)
+    tables = np.array([state.mm[mm_index].pgd_pfn], np.int64)
+    first_vpn = np.zeros(1, np.int64)
+    for _ in range(MAX_LEVELS - 1):
+        entries = words[(tables[:, None] << TABLE_SHIFT) + np.arange(ENTRIES_PER_TABLE)]
+        row, column = np.nonzero(entries & Pte.PRESENT)
+        tables = (entries[row, column] >> PAGE_SHIFT) & PFN_MASK
+        first_vpn = (first_vpn[row] << TABLE_SHIFT) + column
+    entries = words[(tables[:, None] << TABLE_SHIFT) + np.arange(ENTRIES_PER_TABLE)]
+    row, column = np.nonzero(entries)
+    return (first_vpn[row] << TABLE_SHIFT) + column, entries[row, column]
+
+
+def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[str, int]:
+    """Return how the pages of [start, end) of an address space stand, as /proc/PID/pagemap and kpageflags say."""
+    vpn, entries = leaf_entries(state, mm_index)
+    inside = (vpn >= start >> PAGE_SHIFT) & (vpn < end >> PAGE_SHIFT)
+    entries = entries[inside]
+    present = entries[(entries & Pte.PRESENT) != 0]
+    pages = np.asarray(state.page)[(present >> PAGE_SHIFT) & PFN_MASK]
+    flags = pages["page_flags"]
+    zero = (flags & PageFlag.ZERO_PAGE) != 0
+
+    def flagged(flag: PageFlag) -> int:
+        return int(np.count_nonzero(flags & flag))
+
+    return {
+        "pages": (end - start) >> PAGE_SHIFT,
+        "present": len(present),
+        "swapped": len(entries) - len(present),
+        "exclusive": int(np.count_nonzero((pages["mapcount"] == 1) & ~zero)),
+        "ksm": flagged(PageFlag.KSM),
+        "zero_page": int(np.count_nonzero(zero)),
+        "anon": flagged(PageFlag.ANON),
+        "active": flagged(PageFlag.ACTIVE),
+        "lru": flagged(PageFlag.LRU),
+        "swapcache": flagged(PageFlag.SWAPCACHE),
+        "swapbacked": flagged(PageFlag.ANON),
+        "thp": 0,
+        "file_or_shared": 0,
+        "unevictable": flagged(PageFlag.UNEVICTABLE),
+    }
+
+
+def process(state: "State", mm_index: int) -> dict[str, int]:
+    """Return a process's fault counts and resident sizes in KiB, as /proc/PID/stat, status and smaps have them."""
+    mm = state.mm[mm_index]
+    return {
+        "minflt": mm.minflt,
+        "majflt": mm.majflt,
+        "smaps.Anonymous": mm.nr_anon * PAGE_KIB,
+        "smaps.Swap": mm.nr_swap * PAGE_KIB,
+        "VmSwap": mm.nr_swap * PAGE_KIB,
+        "VmPTE": mm.nr_page_tables * PAGE_KIB,
+        "ksm_merging_pages": mm.ksm_merging_pages,
+        "ksm_rmap_items": mm.ksm_rmap_items,
+        "dead": 0 if mm.alive else 1,
+    }
+
+
+def live_mms(state: "State") -> list[int]:
+    """Return the address spaces in use, ascending."""
+    mark = state.pool[Pool.MM].mark
+    free = set()
+    index = state.pool[Pool.MM].first_free
+    base = state.pool[Pool.MM].base
+    while index != NIL:
+        free.add(index)
+        index = int(state.pool_link[base + index])
+    return [i for i in range(1, mark) if i not in free and state.mm[i].alive]

@@ -1,0 +1,1 @@
+"""Reclaim: the LRU lists, kswapd, direct reclaim and the OOM killer."""

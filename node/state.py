@@ -1,0 +1,91 @@
+"""The state of one machine: every table.
+
+A kernel object's record type stands beside its kernels; this file names one table of each. Tables with a
+high-water mark are *pools* (node/pool.py): their records are handed out from the mark, or from a free list.
+Kernels import ``State`` for the type checker only, so that a table added here recompiles nothing by itself
+but through its layout, which every compiled unit is keyed by.
+"""
+
+import numpy as np
+
+from node.guest.ept_view import VIOLATION
+from node.guest.host_guests import GUEST
+from node.hw.cpu import CPU
+from node.hw.disk import DISK
+from node.hw.tlb import TLB_ENTRY
+from node.kthread import KTHREAD
+from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
+from node.phys.buddy import FREE_AREA
+from node.phys.page import PAGE
+from node.phys.pcp import PCP
+from node.phys.zone import ZONE
+from node.pool import POOL
+from node.rbtree import RB_NODE
+from node.reclaim.lru import LRU
+from node.reclaim.scan_control import SCAN_CONTROL
+from node.swap.slots import SWAP_AREA, SWAP_CLUSTER, SWAP_CPU, SWAP_SLOT
+from node.swap.writeback import WRITEBACK
+from node.vm.mm import MM
+from node.vm.rmap import ANON_VMA, ANON_VMA_CHAIN
+from node.vm.vma import VMA
+from node.work import WORK
+from shared.jit import use_state
+from shared.kernel_state import Counters, KernelState, Records, table
+
+
+@use_state
+class State(KernelState):
+    """The mutable state of one machine. There is no state anywhere else."""
+
+    panic: Counters = table(np.int64)  # [4] code, table or cause, index or value; all 0: none
+    current: Counters = table(np.int64)  # [Current] what runs now
+    request: Counters = table(np.int64, used="scratch")  # [Request] arguments and results of entries that need more than four
+    knob: Counters = table(np.int64)  # [Knob] sysctls, sysfs files and machine constants
+    cost: Counters = table(np.int64)  # [Cost] picoseconds
+    vm_event: Counters = table(np.int64)  # [VmEvent]
+    vm_stat: Counters = table(np.int64)  # [VmStat] pages
+    ksm_stat: Counters = table(np.int64)  # [KsmStat]
+    hw_event: Counters = table(np.int64)  # [HwEvent]
+    pool: Records = table(POOL)  # [Pool]
+    pool_link: Counters = table(np.int32, used="pool_links")  # all pools' free lists, at each pool's base
+    page: Records = table(PAGE)  # [nr_frames], indexed by pfn
+    pt_word: Counters = table(np.int64, used="page_tables")  # [nr_frames * 512] words of page-table frames
+    zone: Records = table(ZONE)  # [ZoneId]
+    free_area: Records = table(FREE_AREA)  # [zone * 11 + order]
+    pcp: Records = table(PCP)  # [cpu * NR_ZONES + zone]
+    cpu: Records = table(CPU)  # [cpu]
+    tlb: Records = table(TLB_ENTRY)  # [cpu * entries of both levels]: first level, then second
+    mm: Records = table(MM, used="MM")
+    vma: Records = table(VMA, used="VMA")
+    anon_vma: Records = table(ANON_VMA, used="ANON_VMA")
+    anon_vma_chain: Records = table(ANON_VMA_CHAIN, used="ANON_VMA_CHAIN")
+    kthread: Records = table(KTHREAD)  # [Kthread]
+    lru: Records = table(LRU)  # [LruList]
+    scan_control: Records = table(SCAN_CONTROL)  # [Reclaimer]
+    swap_area: Records = table(SWAP_AREA)  # [1]
+    swap_cluster: Records = table(SWAP_CLUSTER)  # [slots / 256]
+    swap_cpu: Records = table(SWAP_CPU)  # [cpu]
+    swap_slot: Records = table(SWAP_SLOT)  # [slots]
+    writeback: Records = table(WRITEBACK)  # [nr_requests of the device] ring of the writes under way
+    disk: Records = table(DISK)  # [1]
+    disk_queue: Counters = table(np.int64)  # [queue depth] time at which each place of the device is free, ps
+    ksm_scan: Records = table(KSM_SCAN)  # [1]
+    rmap_item: Records = table(RMAP_ITEM, used="RMAP_ITEM")
+    stable_node: Records = table(STABLE_NODE, used="STABLE_NODE")
+    rb_node: Records = table(RB_NODE, used="rb")  # rmap_items, then stable nodes
+    rb_root: Counters = table(np.int64)  # [Tree]
+    recorded: Counters = table(np.int64)  # [2 * contents] recorded ids in ascending order, then jhash2 of each
+    work: Records = table(WORK)  # [process of a workload]
+    zipf: Counters = table(np.int64)  # cumulative weights of all Zipf workloads, each at its base
+    ept_view: Counters = table(np.int8)  # [nr_frames] of a guest: View of each gfn; empty on other machines
+    ept_mark: Counters = table(np.int8)  # [nr_frames] of a guest: GfnMark bits of this epoch
+    ept_marked: Counters = table(np.int32, used="marked")  # [nr_frames] of a guest: gfns with a mark, in order of their first
+    violation: Records = table(VIOLATION, used="violations")  # [2 * nr_frames] of a guest: its EPT violations of this epoch
+    guest: Records = table(GUEST)  # [guests of a host]
+    vcpu_owed: Counters = table(np.int64)  # [vCPUs of all guests] of a host: stall owed for this epoch, ps
+    traffic: Records = table(VIOLATION, used="scratch")  # [2 * gfns of all guests] of a host: this epoch's violations, merged
+    incoming: Counters = table(np.int32, used="scratch")  # [2 * gfns of the largest guest] of a host: what one guest reports
+    final_content: Counters = table(np.int64)  # [gfns of all guests] of a host: content at the epoch's end,
+    final_word: Counters = table(np.int32)  # [gfns of all guests] valid for those that changed in it
+    view_sent: Counters = table(np.int8)  # [gfns of all guests] of a host: GfnBit bits
+    view_changed: Counters = table(np.int32, used="view_changes")  # [gfns of all guests] of a host: positions in view_sent to look at

@@ -1,0 +1,1 @@
+"""Swap areas, their slots, the swap cache, and the way out and back in."""

@@ -1,0 +1,1 @@
+"""Virtual memory: address spaces, page faults, fork and reverse mapping."""

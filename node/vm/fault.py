@@ -1,0 +1,309 @@
+"""Page faults: from an address that the walk refused to an entry that serves it.
+
+    no area, or it forbids the access ------------------------------> SEGV
+    entry empty       read  -> the shared zero page, read-only
+                      write -> a frame of zeroes
+    swap entry        the page from the swap cache or the device, then as below if it must be written
+    read-only entry   write -> reuse an exclusive page, copy a shared, merged or zero page (copy-on-write)
+
+``Access.BREAK`` is what KSM and ``madvise(MADV_UNMERGEABLE)`` use to undo a merge: a write that the area need
+not allow.
+
+The fault counts for the process of the current task, which need not be the one whose memory it is: ksmd and
+whoever writes to /sys/kernel/mm/ksm/run break other processes' merges.
+
+Linux: mm/memory.c (handle_mm_fault, do_anonymous_page, do_wp_page, do_swap_page, wp_page_copy),
+mm/ksm.c (ksm_might_need_to_copy).
+# Differs from Linux: files, shared mappings and huge pages come with later work.
+"""
+
+from typing import TYPE_CHECKING
+
+from node.content import copy_content
+from node.counters import Current, Knob, Request, VmEvent
+from node.guest.ept_view import View
+from node.hw.cost import Cost
+from node.hw.page_table import pte_position
+from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, pte_pfn, swap_pte_slot
+from node.hw.tlb import flush_tlb_page
+from node.ksm.records import KsmRun
+from node.joints import free_swap_entry, note_view_change, swap_in, try_to_free_swap
+from node.phys.page import PageFlag
+from node.phys.page_alloc import Gfp, alloc_pages
+from node.reclaim.lru import LruList, lru_add
+from node.vm.fault_kinds import Access, VmFault
+from node.vm.page_tables import pte_alloc
+from node.vm.put_page import put_page
+from node.vm.rmap import anon_vma_prepare, leave_zero_page, page_add_rmap, page_remove_rmap, page_set_anon_rmap
+from node.vm.vma import VmFlag, vma_at
+from shared.constants import NIL, PAGE_SHIFT
+from shared.jit import entry, kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+
+MAPPED_BITS = Pte.PRESENT | Pte.USER | Pte.ACCESSED
+
+
+@kernel
+def set_user_pte(state: "State", mm_index: int, position: int, vaddr: int, pte: int) -> None:
+    """Write a present entry, and tell a guest whose memory this is."""
+    state.pt_word[position] = pte
+    if state.knob[Knob.IS_HOST]:
+        note_view_change(state, mm_index, vaddr, View.WRITABLE if pte & Pte.WRITE else View.READ_ONLY)
+
+
+@kernel
+def _write_bits(state: "State", vma_index: int) -> int:
+    return Pte.DIRTY | Pte.WRITE if state.vma[vma_index].vm_flags & VmFlag.WRITE else Pte.DIRTY
+
+
+@kernel
+def _new_anon_page(state: "State", vma_index: int, vaddr: int) -> int:
+    """Return a frame of zeroes that is an exclusive anonymous page of the VMA, on the LRU; or NIL."""
+    if anon_vma_prepare(state, vma_index) == NIL:
+        return NIL
+    pfn = alloc_pages(state, 0, Gfp.RECLAIM)
+    if pfn == NIL:
+        return NIL
+    page_set_anon_rmap(state, pfn, vma_index, vaddr)
+    state.page[pfn].page_flags |= PageFlag.ANON_EXCLUSIVE
+    page_add_rmap(state, pfn)
+    lru_add(state, LruList.INACTIVE_ANON, pfn)
+    return pfn
+
+
+@kernel
+def _do_anonymous_page(state: "State", vma_index: int, vaddr: int, access: int) -> int:
+    mm_index = state.vma[vma_index].mm
+    mm = state.mm[mm_index]
+    position = pte_alloc(state, mm_index, vaddr)
+    if position == NIL:
+        return VmFault.OOM
+    if access == Access.READ:
+        mm.nr_zero += 1
+        set_user_pte(state, mm_index, position, vaddr, make_pte(state.knob[Knob.ZERO_PFN], MAPPED_BITS))
+        return VmFault.DONE
+    pfn = _new_anon_page(state, vma_index, vaddr)
+    if pfn == NIL:
+        return VmFault.OOM
+    state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO]
+    mm.nr_anon += 1
+    set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, MAPPED_BITS | _write_bits(state, vma_index)))
+    return VmFault.DONE
+
+
+@kernel
+def _copy_page(state: "State", vma_index: int, position: int, vaddr: int) -> int:
+    """Give the VMA a copy of its own of the page that the entry maps (wp_page_copy)."""
+    mm_index = state.vma[vma_index].mm
+    mm = state.mm[mm_index]
+    old = pte_pfn(state.pt_word[position])
+    is_zero = state.page[old].page_flags & PageFlag.ZERO_PAGE
+    if not is_zero:
+        # Reclaim, called by the allocation, may take the page away from under the entry.
+        state.page[old].refcount += 1
+    new = _new_anon_page(state, vma_index, vaddr)
+    if new == NIL or (not is_zero and pte_pfn(state.pt_word[position]) != old):
+        return _copy_failed(state, NIL if is_zero else old, new)
+    copy_content(state, new, old)
+    state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO if is_zero else Cost.PAGE_COPY]
+    if is_zero:
+        leave_zero_page(state, mm_index, state.pt_word[position])
+        mm.nr_anon += 1
+    else:
+        page_remove_rmap(state, old)
+        put_page(state, old)
+        put_page(state, old)
+    set_user_pte(state, mm_index, position, vaddr, make_pte(new, MAPPED_BITS | _write_bits(state, vma_index)))
+    flush_tlb_page(state, mm_index, vaddr)
+    return VmFault.DONE
+
+
+@kernel
+def _copy_failed(state: "State", old: int, new: int) -> int:
+    """Undo a copy: there was no memory, or the old page was swapped out meanwhile and the access is tried again."""
+    if old != NIL:
+        put_page(state, old)
+    if new == NIL:
+        return VmFault.OOM
+    page_remove_rmap(state, new)
+    put_page(state, new)
+    return VmFault.DONE
+
+
+@kernel
+def _may_reuse(state: "State", pfn: int) -> int:
+    """Return whether a write may take over the page: nobody else maps it or holds it."""
+    page = state.page[pfn]
+    if page.page_flags & PageFlag.ANON_EXCLUSIVE:
+        return 1
+    if page.page_flags & PageFlag.KSM or not page.page_flags & PageFlag.ANON:
+        return 0
+    if page.refcount > (2 if page.page_flags & PageFlag.SWAPCACHE else 1):
+        return 0
+    if page.page_flags & PageFlag.SWAPCACHE:
+        try_to_free_swap(state, pfn)
+    return 1 if page.refcount == 1 else 0
+
+
+@kernel
+def _do_wp_page(state: "State", vma_index: int, position: int, vaddr: int) -> int:
+    pte = state.pt_word[position]
+    pfn = pte_pfn(pte)
+    page = state.page[pfn]
+    if _may_reuse(state, pfn):
+        page.page_flags |= PageFlag.ANON_EXCLUSIVE
+        state.vm_event[VmEvent.PGREUSE] += 1
+        mm_index = state.vma[vma_index].mm
+        set_user_pte(state, mm_index, position, vaddr, pte | Pte.ACCESSED | _write_bits(state, vma_index))
+        flush_tlb_page(state, mm_index, vaddr)
+        return VmFault.DONE
+    if page.page_flags & PageFlag.KSM:
+        state.vm_event[VmEvent.COW_KSM] += 1
+    return _copy_page(state, vma_index, position, vaddr)
+
+
+@kernel
+def _needs_copy_of_swapped_page(state: "State", pfn: int, vma_index: int, vaddr: int) -> int:
+    """Return whether a swap-cache page belongs to another place than this (ksm_might_need_to_copy)."""
+    page = state.page[pfn]
+    if page.page_flags & PageFlag.KSM:
+        return 1 if state.knob[Knob.KSM_RUN] == KsmRun.UNMERGE else 0
+    if not page.page_flags & PageFlag.ANON:
+        return 0
+    same_place = page.index == vaddr >> PAGE_SHIFT and _shares_root(state, page.mapping, vma_index)
+    return 0 if same_place else 1
+
+
+@kernel
+def _shares_root(state: "State", anon_vma: int, vma_index: int) -> int:
+    """Return whether the VMA is reached through ``anon_vma``, so that reverse mapping finds the page here."""
+    index = state.vma[vma_index].first_chain
+    while index != NIL:
+        chain = state.anon_vma_chain[index]
+        if chain.anon_vma == anon_vma:
+            return 1
+        index = chain.next_of_vma
+    return 0
+
+
+@kernel
+def _copy_swapped_page(state: "State", pfn: int, vma_index: int, vaddr: int) -> int:
+    """Return a new exclusive page with the content of swap-cache page ``pfn``, whose reference is dropped; or NIL."""
+    new = _new_anon_page(state, vma_index, vaddr)
+    if new != NIL:
+        copy_content(state, new, pfn)
+        state.vm_event[VmEvent.KSM_SWPIN_COPY] += 1
+        state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_COPY]
+    put_page(state, pfn)
+    return new
+
+
+@kernel
+def _drop_swap_if_useless(state: "State", pfn: int, access: int) -> None:
+    """Free the slot when swap is filling up, or when this write would soon leave it stale."""
+    page = state.page[pfn]
+    if not page.page_flags & PageFlag.SWAPCACHE:
+        return
+    area = state.swap_area[0]
+    half_full = area.nr_used * 2 >= area.nr_slots
+    writing_alone = access != Access.READ and not page.page_flags & PageFlag.KSM and page.refcount == 2  # noqa: PLR2004
+    if half_full or writing_alone:
+        try_to_free_swap(state, pfn)
+
+
+@kernel
+def _do_swap_page(state: "State", vma_index: int, position: int, vaddr: int, access: int) -> int:
+    mm_index = state.vma[vma_index].mm
+    mm = state.mm[mm_index]
+    swap_pte = state.pt_word[position]
+    if anon_vma_prepare(state, vma_index) == NIL:
+        return VmFault.OOM
+    pfn = swap_in(state, mm_index, vaddr, swap_pte)
+    if pfn == NIL:
+        return VmFault.OOM
+    if state.request[Request.R0]:
+        state.vm_event[VmEvent.PGMAJFAULT] += 1
+        _count_fault(state, 1)
+    if state.pt_word[position] != swap_pte:
+        put_page(state, pfn)
+        return VmFault.DONE
+    exclusive = swap_pte & SWAP_ENTRY_EXCLUSIVE
+    copied = _needs_copy_of_swapped_page(state, pfn, vma_index, vaddr)
+    if copied:
+        pfn = _copy_swapped_page(state, pfn, vma_index, vaddr)
+        if pfn == NIL:
+            return VmFault.OOM
+        exclusive = 1
+    free_swap_entry(state, swap_pte_slot(swap_pte))
+    page = state.page[pfn]
+    if not copied:
+        _drop_swap_if_useless(state, pfn, access)
+    bits = MAPPED_BITS
+    must_write = access != Access.READ
+    if not page.page_flags & PageFlag.KSM and (exclusive or page.refcount == 1):
+        page.page_flags |= PageFlag.ANON_EXCLUSIVE
+        if must_write:
+            bits |= _write_bits(state, vma_index)
+            must_write = False
+    if not copied:
+        if not page.page_flags & PageFlag.ANON:
+            page_set_anon_rmap(state, pfn, vma_index, vaddr)
+        page_add_rmap(state, pfn)
+    mm.nr_anon += 1
+    mm.nr_swap -= 1
+    set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, bits))
+    if must_write:
+        return _do_wp_page(state, vma_index, position, vaddr)
+    return VmFault.DONE
+
+
+@kernel
+def _count_fault(state: "State", major: int) -> None:
+    """Count for the current task: one fault, or that the fault just counted was a major one."""
+    current = state.current[Current.MM]
+    if current == 0:
+        return
+    mm = state.mm[current]
+    if major:
+        mm.majflt += 1
+        mm.minflt -= 1
+    else:
+        mm.minflt += 1
+
+
+@kernel
+def _access_allowed(state: "State", vma_index: int, access: int) -> int:
+    vm_flags = state.vma[vma_index].vm_flags
+    if access == Access.WRITE:
+        return vm_flags & VmFlag.WRITE
+    if access == Access.BREAK:
+        return 1
+    return vm_flags & (VmFlag.READ | VmFlag.WRITE | VmFlag.EXEC)
+
+
+@entry
+def handle_mm_fault(state: "State", mm_index: int, vaddr: int, access: int) -> int:
+    """Serve a page fault of the current task in address space ``mm_index``; return a VmFault.
+
+    ``access`` is an Access. After DONE the access is tried again: the page may have been taken away while
+    its neighbour was being allocated, and then it faults once more.
+    """
+    vma_index = vma_at(state, mm_index, vaddr)
+    if vma_index == NIL or not _access_allowed(state, vma_index, access):
+        return VmFault.SEGV
+    state.vm_event[VmEvent.PGFAULT] += 1
+    _count_fault(state, 0)
+    state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_FAULT]
+    position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
+    pte = 0 if position == NIL else state.pt_word[position]
+    if pte == 0:
+        return _do_anonymous_page(state, vma_index, vaddr, access)
+    if is_swap_pte(pte):
+        return _do_swap_page(state, vma_index, position, vaddr, access)
+    if access != Access.READ and not pte & Pte.WRITE:
+        return _do_wp_page(state, vma_index, position, vaddr)
+    state.pt_word[position] = pte | Pte.ACCESSED
+    return VmFault.DONE

@@ -1,0 +1,114 @@
+"""fork: a second address space over the same frames, to be parted by copy-on-write.
+
+Anonymous pages lose their exclusiveness and both sides their right to write; swapped pages share their slot;
+an area that never had an anonymous page is not copied, its faults do it again.
+
+Linux: kernel/fork.c (dup_mmap), mm/memory.c (vma_needs_copy, copy_pte_range, copy_present_pte,
+copy_nonpresent_pte).
+"""
+
+from typing import TYPE_CHECKING
+
+from node.counters import Knob
+from node.guest.ept_view import View
+from node.hw.page_table import pte_position
+from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
+from node.hw.tlb import flush_tlb_mm
+from node.joints import dup_swap_entry, exit_mmap, ksm_enter, note_view_change
+from node.phys.page import PageFlag
+from node.vm.mmap import new_mm_record
+from node.vm.page_tables import pte_alloc
+from node.vm.rmap import anon_vma_fork, page_add_rmap
+from node.vm.vma import insert_vma
+from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.jit import entry, kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+
+@kernel
+def _copy_pte(state: "State", child: int, parent: int, position: int, vaddr: int) -> int:
+    pte = state.pt_word[position]
+    to = pte_alloc(state, child, vaddr)
+    if to == NIL:
+        return NIL
+    child_mm = state.mm[child]
+    if is_swap_pte(pte):
+        pte &= ~SWAP_ENTRY_EXCLUSIVE
+        state.pt_word[position] = pte
+        dup_swap_entry(state, swap_pte_slot(pte))
+        child_mm.nr_swap += 1
+        state.pt_word[to] = pte
+        return 0
+    pfn = pte_pfn(pte)
+    page = state.page[pfn]
+    if page.page_flags & PageFlag.ZERO_PAGE:
+        child_mm.nr_zero += 1
+    else:
+        page.page_flags &= ~PageFlag.ANON_EXCLUSIVE
+        page.refcount += 1
+        page_add_rmap(state, pfn)
+        child_mm.nr_anon += 1
+    if pte & Pte.WRITE:
+        pte &= ~Pte.WRITE
+        state.pt_word[position] = pte
+        if state.knob[Knob.IS_HOST]:
+            note_view_change(state, parent, vaddr, View.READ_ONLY)
+    state.pt_word[to] = pte & ~Pte.ACCESSED
+    return 0
+
+
+@kernel
+def _copy_area(state: "State", child: int, parent_vma: int) -> int:
+    parent = state.vma[parent_vma].mm
+    pgd = state.mm[parent].pgd_pfn
+    vaddr = state.vma[parent_vma].start
+    end = state.vma[parent_vma].end
+    while vaddr < end:
+        border = min(end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
+        position = pte_position(state, pgd, vaddr)
+        if position != NIL:
+            for _ in range((border - vaddr) >> PAGE_SHIFT):
+                if state.pt_word[position] != 0 and _copy_pte(state, child, parent, position, vaddr) == NIL:
+                    return NIL
+                position += 1
+                vaddr += PAGE_SIZE
+        vaddr = border
+    return 0
+
+
+@kernel
+def _copy_areas(state: "State", child: int, parent: int) -> int:
+    index = state.mm[parent].first_vma
+    while index != NIL:
+        vma = state.vma[index]
+        copy = insert_vma(state, child, vma.start, vma.end, vma.vm_flags)
+        if copy == NIL or anon_vma_fork(state, copy, index) == NIL:
+            return NIL
+        if vma.anon_vma and _copy_area(state, child, index) == NIL:
+            return NIL
+        index = vma.next
+    return 0
+
+
+@entry
+def fork_mm(state: "State", parent: int) -> int:
+    """Return a copy of the address space, sharing its frames, or NIL if memory runs out half-way."""
+    child = new_mm_record(state)
+    if child == NIL:
+        return NIL
+    child_mm = state.mm[child]
+    parent_mm = state.mm[parent]
+    child_mm.brk_start = parent_mm.brk_start
+    child_mm.brk = parent_mm.brk
+    child_mm.mmap_top = parent_mm.mmap_top
+    child_mm.oom_score_adj = parent_mm.oom_score_adj
+    if parent_mm.mergeable:
+        ksm_enter(state, child)
+    failed = _copy_areas(state, child, parent)
+    flush_tlb_mm(state, parent)
+    if failed == NIL:
+        exit_mmap(state, child)
+        return NIL
+    return child

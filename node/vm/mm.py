@@ -1,0 +1,52 @@
+"""An address space: a page table, its VMAs, and what Linux counts for each process (struct mm_struct)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from node.pool import Pool, pool_free
+from shared.jit import kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+MM = np.dtype(
+    [
+        ("brk_start", np.int64),
+        ("brk", np.int64),  # end of the heap
+        ("mmap_top", np.int64),  # mappings are laid below this, downwards
+        ("minflt", np.int64),
+        ("majflt", np.int64),
+        ("stall_ps", np.int64),
+        ("pgd_pfn", np.int32),
+        ("pcid", np.int32),  # tag of its TLB entries
+        ("first_vma", np.int32),  # VMAs in order of address, or NIL
+        ("last_found", np.int32),  # the VMA that the last look-up found, or NIL
+        ("nr_vmas", np.int32),
+        ("nr_anon", np.int32),  # pages mapped, by kind (rss)
+        ("nr_swap", np.int32),  # pages swapped out
+        ("nr_zero", np.int32),  # zero page mappings
+        ("nr_page_tables", np.int32),
+        ("alive", np.int8),  # 0 once exit has begun (mm_users == 0)
+        ("mergeable", np.int8),  # MMF_VM_MERGEABLE: on ksmd's list
+        ("oom_victim", np.int8),  # chosen by the OOM killer while its own fault was being served: it ends next
+        ("spare", np.int8),
+        ("ksm_next", np.int32),  # ksmd's list of address spaces, by mm
+        ("ksm_prev", np.int32),
+        ("ksm_rmap_list", np.int32),  # its rmap_items by ascending address, or NIL
+        ("ksm_rmap_items", np.int32),
+        ("ksm_merging_pages", np.int32),
+        ("ksm_zero_pages", np.int32),
+        ("oom_score_adj", np.int32),
+        ("guest", np.int32),  # on a host: number of the guest whose RAM this is, or NIL
+    ],
+    align=True,
+)
+
+
+@kernel
+def drop_mm(state: "State", index: int) -> None:
+    """Give the record back once the process has ended and ksmd has forgotten it (mmdrop)."""
+    mm = state.mm[index]
+    if not mm.alive and not mm.mergeable:
+        pool_free(state, Pool.MM, index)

@@ -1,0 +1,200 @@
+"""Unmapping: what munmap and exit take away, and what reclaim takes away from all who map a frame.
+
+    munmap, exit    an area of one address space: every entry, then tables that hold nothing any more
+    try_to_unmap    one frame, found through reverse mapping in every address space that maps it
+
+Linux: mm/memory.c (zap_pte_range, free_pgtables), mm/rmap.c (try_to_unmap_one, folio_referenced_one),
+mm/ksm.c (rmap_walk_ksm), mm/mmap.c (exit_mmap).
+"""
+
+from typing import TYPE_CHECKING
+
+from node.counters import Knob, Request
+from node.guest.ept_view import View
+from node.hw.page_table import pte_position
+from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_swap_pte, pte_pfn, swap_pte_slot
+from node.hw.tlb import flush_tlb_mm, flush_tlb_page
+from node.joints import dup_swap_entry, free_swap_entry, ksm_exit, note_view_change
+from node.phys.page import PageFlag
+from node.vm.mm import drop_mm
+from node.vm.page_tables import free_page_tables, free_unused_tables
+from node.vm.put_page import put_page
+from node.vm.rmap import leave_zero_page, page_remove_rmap, unlink_anon_vmas
+from node.vm.vma import remove_vma
+from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.jit import entry, kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+
+# --- an area of one address space -----------------------------------------------------------------------
+
+
+@kernel
+def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
+    mm = state.mm[mm_index]
+    pte = state.pt_word[position]
+    state.pt_word[position] = 0
+    if is_swap_pte(pte):
+        mm.nr_swap -= 1
+        free_swap_entry(state, swap_pte_slot(pte))
+    else:
+        pfn = pte_pfn(pte)
+        page = state.page[pfn]
+        if page.page_flags & PageFlag.ZERO_PAGE:
+            leave_zero_page(state, mm_index, pte)
+        else:
+            mm.nr_anon -= 1
+            if pte & Pte.DIRTY:
+                page.page_flags |= PageFlag.DIRTY
+            page_remove_rmap(state, pfn)
+            put_page(state, pfn)
+    if state.knob[Knob.IS_HOST]:
+        note_view_change(state, mm_index, vaddr, View.UNTOUCHED)
+
+
+@kernel
+def zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
+    """Empty every entry for [start, end); return how many pages were mapped or swapped."""
+    nr_pages = 0
+    pgd = state.mm[mm_index].pgd_pfn
+    vaddr = start
+    while vaddr < end:
+        border = min(end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
+        position = pte_position(state, pgd, vaddr)
+        if position != NIL:
+            for _ in range((border - vaddr) >> PAGE_SHIFT):
+                if state.pt_word[position] != 0:
+                    _zap_pte(state, mm_index, position, vaddr)
+                    nr_pages += 1
+                position += 1
+                vaddr += PAGE_SIZE
+        vaddr = border
+    return nr_pages
+
+
+@kernel
+def unmap_area(state: "State", vma_index: int) -> int:
+    """Unmap a whole VMA and remove it, with the tables that only it needed; return the pages unmapped."""
+    vma = state.vma[vma_index]
+    mm_index = vma.mm
+    nr_pages = zap_range(state, mm_index, vma.start, vma.end)
+    state.request[Request.A0] = 0 if vma.prev == NIL else state.vma[vma.prev].end
+    state.request[Request.A1] = -1 if vma.next == NIL else state.vma[vma.next].start
+    free_unused_tables(state, mm_index, vma.start, vma.end)
+    unlink_anon_vmas(state, vma_index)
+    remove_vma(state, vma_index)
+    flush_tlb_mm(state, mm_index)
+    return nr_pages
+
+
+@entry
+def exit_mmap(state: "State", mm_index: int) -> int:
+    """End a process: unmap all of it, free its page tables; return the number of pages unmapped.
+
+    The mm record stays in use while ksmd has it on its list.
+    """
+    mm = state.mm[mm_index]
+    mm.alive = 0
+    ksm_exit(state, mm_index)
+    nr_pages = 0
+    while mm.first_vma != NIL:
+        index = mm.first_vma
+        nr_pages += zap_range(state, mm_index, state.vma[index].start, state.vma[index].end)
+        unlink_anon_vmas(state, index)
+        remove_vma(state, index)
+    free_page_tables(state, mm_index)
+    flush_tlb_mm(state, mm_index)
+    drop_mm(state, mm_index)
+    return nr_pages
+
+
+# --- one frame, wherever it is mapped -------------------------------------------------------------------
+
+
+@kernel
+def _unmap_one(state: "State", mm_index: int, position: int, vaddr: int, swap_slot: int) -> None:
+    pte = state.pt_word[position]
+    pfn = pte_pfn(pte)
+    page = state.page[pfn]
+    if pte & Pte.DIRTY:
+        page.page_flags |= PageFlag.DIRTY
+    exclusive = SWAP_ENTRY_EXCLUSIVE if page.page_flags & PageFlag.ANON_EXCLUSIVE else 0
+    page.page_flags &= ~PageFlag.ANON_EXCLUSIVE
+    state.pt_word[position] = make_swap_pte(swap_slot, exclusive)
+    dup_swap_entry(state, swap_slot)
+    mm = state.mm[mm_index]
+    mm.nr_anon -= 1
+    mm.nr_swap += 1
+    flush_tlb_page(state, mm_index, vaddr)
+    if state.knob[Knob.IS_HOST]:
+        note_view_change(state, mm_index, vaddr, View.SWAPPED)
+    page_remove_rmap(state, pfn)
+    put_page(state, pfn)
+
+
+@kernel
+def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, swap_slot: int) -> int:
+    """Do the walk's work at ``vaddr`` of one VMA, if it maps the frame there; return whether it counted."""
+    vma = state.vma[vma_index]
+    if not vma.start <= vaddr < vma.end:
+        return 0
+    mm_index = vma.mm
+    position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
+    if position == NIL:
+        return 0
+    pte = state.pt_word[position]
+    if not pte & Pte.PRESENT or pte_pfn(pte) != pfn:
+        return 0
+    if swap_slot != NIL:
+        _unmap_one(state, mm_index, position, vaddr, swap_slot)
+        return 1
+    if not pte & Pte.ACCESSED:
+        return 0
+    # As on x86, the TLB keeps its copy: the bit is set again by the next walk.
+    state.pt_word[position] = pte & ~Pte.ACCESSED
+    return 1
+
+
+@kernel
+def _walk_anon_vma(state: "State", pfn: int, anon_vma: int, vaddr: int, swap_slot: int) -> int:
+    nr_visited = 0
+    chain = state.anon_vma[anon_vma].first_chain
+    while chain != NIL:
+        following = state.anon_vma_chain[chain].next
+        nr_visited += _visit(state, pfn, state.anon_vma_chain[chain].vma, vaddr, swap_slot)
+        chain = following
+    return nr_visited
+
+
+@kernel
+def _walk_frame(state: "State", pfn: int, swap_slot: int) -> int:
+    """Visit every entry that maps the frame: a merged page's through its sharers, forks of theirs included."""
+    page = state.page[pfn]
+    if not page.page_flags & PageFlag.KSM:
+        return _walk_anon_vma(state, pfn, page.mapping, page.index << PAGE_SHIFT, swap_slot)
+    nr_visited = 0
+    if page.mapping == 0:
+        return 0
+    item_index = state.stable_node[page.mapping].first_sharer
+    while item_index != NIL:
+        item = state.rmap_item[item_index]
+        nr_visited += _walk_anon_vma(state, pfn, item.anon_vma, item.vaddr, swap_slot)
+        item_index = item.next_sharer
+    return nr_visited
+
+
+@entry
+def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
+    """Replace every page-table entry that maps the frame by a swap entry of ``swap_slot``; return how many.
+
+    Dirty bits go to the frame; each entry's reference to the frame is dropped, so the caller holds its own.
+    """
+    return _walk_frame(state, pfn, swap_slot)
+
+
+@entry
+def page_referenced(state: "State", pfn: int) -> int:
+    """Count, and clear, the accessed bits of all page-table entries that map the frame."""
+    return _walk_frame(state, pfn, NIL)

@@ -1,0 +1,60 @@
+"""Starting a machine's processes: an address space, a mapping, and a workload or a program for each."""
+
+from typing import TYPE_CHECKING, Final
+
+from node.counters import Current
+from node.spec import MachineSpec, WorkSpec
+from node.vm.mmap import madvise_mergeable, mmap, new_mm
+from node.vm.vma import VmFlag
+from node.work import WorkKind, zipf_table
+from shared.constants import NIL, PAGE_SIZE, PS_PER_NS
+from shared.streams import Purpose, splitmix64, stream_key
+from shared.wrap64 import to_signed
+
+if TYPE_CHECKING:
+    from node.state import State
+
+KINDS: Final = {"sequential": WorkKind.SEQUENTIAL, "uniform": WorkKind.UNIFORM, "zipf": WorkKind.ZIPF}
+THOUSANDTHS: Final = 1000
+
+
+def start_works(state: "State", spec: MachineSpec) -> None:
+    """Make the processes of the machine's workloads; they run when the machine does.
+
+    Raises ValueError if the machine has no room for their mappings.
+    """
+    zipf_base = 0
+    for index, work in enumerate(spec.works):
+        if work.program:
+            continue
+        state.current[Current.CPU] = work.cpu
+        mm_index = new_mm(state)
+        if mm_index == NIL:
+            raise ValueError(f"processes.{index}: the machine has no memory for one more process")
+        vma_index = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
+        if vma_index == NIL:
+            raise ValueError(f"processes.{index}.memory: {work.memory_bytes} bytes do not fit an address space")
+        start = state.vma[vma_index].start
+        if work.mergeable:
+            madvise_mergeable(state, mm_index, start, start + work.memory_bytes)
+        seed = splitmix64(splitmix64(*stream_key(spec.seed, spec.machine, Purpose.WORKLOAD)), index)
+        _set_work(state, index, work, mm_index)
+        record = state.work[index]
+        record.vaddr = start
+        record.seed = to_signed(seed)
+        if work.workload == "zipf":
+            table = zipf_table(record.nr_pages, str(work.skew_thousandths / THOUSANDTHS), seed)
+            state.zipf[zipf_base : zipf_base + len(table)] = table
+            record.zipf_base = zipf_base
+            zipf_base += len(table)
+
+
+def _set_work(state: "State", index: int, work: WorkSpec, mm_index: int) -> None:
+    record = state.work[index]
+    record.kind = KINDS[work.workload]
+    record.mm = mm_index
+    record.cpu = work.cpu
+    record.nr_pages = work.memory_bytes // PAGE_SIZE
+    record.operations = work.operations
+    record.write_percent = work.write_percent
+    record.think_ps = work.think_ns * PS_PER_NS

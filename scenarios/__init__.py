@@ -1,0 +1,1 @@
+"""Experiments (*.yaml), models of workloads, and recorded data (data/)."""

@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InputError
+from cluster.plan import DATA, Plan, make_plan, real_bytes_needed
+from cluster.scenario_file import load_scenario
+from tests.cluster.fleets import document, plan_of
+
+
+def plan_text(folder: Path, text: str) -> Plan:
+    path = folder / "lab.yaml"
+    path.write_text(text)
+    return make_plan(load_scenario(path), path)
+
+
+HOST = "name: lab\nduration: 1s\nhosts:\n  - name: h\n    memory: 64MiB\n    guests:\n"
+
+
+def test_members_are_numbered_in_the_order_of_the_file_and_packed(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, document(nr_guests=3, packed=2))
+    names = [spec["id"] for spec in plan.specs]
+    assert names == ["h", "h.guest-0", "h.guest-1", "h.guest-2", "m-0", "m-1", "m-2", "early-0", "early-1"]
+    assert [spec["machine"] for spec in plan.specs] == list(range(9))
+    assert [(cell.runners, cell.host) for cell in plan.cells] == [
+        (((1, 2), (3,)), 0),
+        (((4, 5),), None),
+        (((6,),), None),
+        (((7, 8),), None),
+    ]
+    assert plan.nr_guests == 8
+
+
+def test_packing_does_not_show_in_the_specs(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, document(packed=1)).specs == plan_of(tmp_path, document(packed=4)).specs
+
+
+def test_clones_of_an_image_have_variants_and_the_first_is_the_recording(tmp_path: Path) -> None:
+    entries = "      - {image: idle-a, count: 3}\n      - {image: idle-a, count: 1, variant_seed: 5}\n"
+    specs = plan_text(tmp_path, HOST + entries).specs
+    assert [spec["id"] for spec in specs] == ["h", "h.idle-a-0", "h.idle-a-1", "h.idle-a-2", "h.idle-a"]
+    variants = [spec["variant"] for spec in specs[1:]]
+    assert variants[0] == 0
+    assert len(set(variants)) == 4
+    assert all(0 <= variant < 1 << 63 for variant in variants)
+    assert {spec["memory_bytes"] for spec in specs[1:]} == {256 << 20}
+    assert specs[0]["guests"] == list(specs[1:])
+    assert specs[1]["image"] == str(DATA / "idle-a.npz")
+
+
+def test_a_scenarios_own_image_comes_before_the_projects(tmp_path: Path) -> None:
+    (tmp_path / "idle-a.npz").write_bytes((DATA / "idle-b.npz").read_bytes())
+    specs = plan_text(tmp_path, HOST + "      - {image: idle-a}\n").specs
+    assert specs[1]["image"] == str(tmp_path / "idle-a.npz")
+
+
+def test_programs_travel_as_text(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("mmap a 4096\n")
+    specs = plan_text(
+        tmp_path,
+        "name: lab\nduration: 1s\nmachines: [{name: m, memory: 64MiB, processes: [{program: one.txt}]}]\n",
+    ).specs
+    assert specs[0]["processes"] == [{"program": "one.txt", "text": "mmap a 4096\n"}]
+
+
+def test_settings_reach_the_spec_in_plain_units(tmp_path: Path) -> None:
+    text = """
+name: lab
+duration: 1s
+seed: 7
+machines:
+  - name: m
+    memory: 64MiB
+    swap: {size: 8MiB, device: {latency: 1ms, bandwidth: 2MB/s}}
+    hw: {tlb: {l1_entries: 32}, cost: {walk: 5}, clock_ghz: 2.5}
+    processes: [{workload: zipf, memory: 4MiB, operations: 2k, skew: "0.8"}]
+"""
+    spec = plan_text(tmp_path, text).specs[0]
+    assert spec["seed"] == 7
+    device = {"latency_ns": 10**6, "bandwidth_bytes_per_s": 2 * 10**6, "queue_depth": 1}
+    assert spec["swap"] == {"size_bytes": 8 << 20, "device": device}
+    assert spec["hw"] == {"tlb": {"l1_entries": 32}, "cost": {"walk": 5}, "clock_mhz": 2500}
+    assert spec["processes"][0]["skew_thousandths"] == 800
+    assert spec["processes"][0]["operations"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("{image: nobody}", "hosts.0.guests.0.image: 'nobody': no nobody.npz in"),
+        (
+            "{image: idle-a, name: g}\n      - {image: idle-a, name: g}\n      - {image: idle-b, name: g-0}",
+            None,
+        ),
+        (
+            "{machine: {memory: 16MiB, processes: [{program: gone.txt}]}}",
+            "hosts.0.guests.0.machine.processes.0.program:",
+        ),
+    ],
+)
+def test_what_the_scenario_names_must_exist(tmp_path: Path, entry: str, expected: str | None) -> None:
+    if expected is None:
+        assert len({spec["id"] for spec in plan_text(tmp_path, f"{HOST}      - {entry}\n").specs}) == 4
+        return
+    with pytest.raises(InputError, match=expected):
+        plan_text(tmp_path, f"{HOST}      - {entry}\n")
+
+
+def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cut.npz").write_bytes((DATA / "idle-a.npz").read_bytes()[:100_000])
+    with pytest.raises(InputError, match=r"hosts.0.guests.0.image: .*cut.npz: not a whole .npz file"):
+        plan_text(tmp_path, HOST + "      - {image: cut}\n")
+
+
+def test_real_memory_grows_with_frames_and_mergeable_pages(tmp_path: Path) -> None:
+    specs = HOST + "      - {machine: {memory: 64MiB}}\n"
+    frames = (64 << 20) // 4096
+    assert real_bytes_needed(plan_text(tmp_path, specs)) == 2 * (100 << 20) + 2 * 80 * frames + 64 * frames

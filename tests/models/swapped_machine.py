@@ -1,0 +1,164 @@
+"""A machine whose processes need more memory than it has, and what each of their pages must hold.
+
+Its watermarks are set so high that about a thousand of its frames can be used, so that tests stay small.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from node.build import build_state
+from node.counters import Current, VmEvent, VmStat
+from node.hw.page_table import NR_LEVELS, TOP_SHIFT
+from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
+from node.phys.page import PageFlag
+from node.pool import Pool
+from node.reclaim.lru import NR_LRU_LISTS
+from node.spec import MachineSpec, SwapSpec
+from node.state import State
+from node.vm.mmap import mmap, new_mm
+from node.vm.vma import VmFlag
+from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SHIFT, PAGE_SIZE, TABLE_SHIFT
+from shared.jit import entry
+from tests.models.lru import pages_on
+from tests.models.swap import check_area
+
+SPEC = MachineSpec(memory_bytes=64 * MIB, min_free_kbytes=11_200, swap=SwapSpec(8 * MIB, "ssd"))
+
+
+@entry
+def do_touch(state: State, mm: int, vaddr: int, write: int) -> int:
+    """Access one page as the current task; return its frame, or NIL."""
+    from node.hw.mmu import touch
+
+    return touch(state, mm, vaddr, write)
+
+
+class SwappedMachine:
+    """Processes with one area each; ``held`` is what their pages hold, by (mm, page)."""
+
+    def __init__(
+        self, spec: MachineSpec = SPEC, device: str | None = None, swap_pages: int | None = None
+    ) -> None:
+        if device is not None or swap_pages is not None:
+            assert spec.swap is not None
+            size = spec.swap.size_bytes if swap_pages is None else swap_pages * PAGE_SIZE
+            spec = replace(spec, swap=SwapSpec(size, device or spec.swap.device))
+        self.state = build_state(spec)
+        self.base: dict[int, int] = {}
+        self.held: dict[tuple[int, int], int] = {}
+        self.serial = 0
+
+    def process(self, nr_pages: int) -> int:
+        """Start a process with ``nr_pages`` of memory; return its address space."""
+        mm = new_mm(self.state)
+        area = mmap(self.state, mm, nr_pages << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
+        self.base[mm] = self.state.vma[area].start
+        return mm
+
+    def write(self, mm: int, page: int) -> bool:
+        """Write what no other page holds; say whether the kernel let it."""
+        self.state.current[Current.MM] = mm
+        pfn = do_touch(self.state, mm, self.base[mm] + (page << PAGE_SHIFT), 1)
+        if pfn == NIL:
+            return False
+        self.serial += 1
+        self.state.page[pfn].content = self.serial
+        self.held[mm, page] = self.serial
+        return True
+
+    def read(self, mm: int, page: int) -> int:
+        """Return the content that the process sees."""
+        self.state.current[Current.MM] = mm
+        pfn = do_touch(self.state, mm, self.base[mm] + (page << PAGE_SHIFT), 0)
+        assert pfn != NIL
+        return int(self.state.page[pfn].content)
+
+    def pte(self, mm: int, page: int) -> int:
+        """Return a page's entry, 0 if there is no table for it."""
+        vaddr = self.base[mm] + (page << PAGE_SHIFT)
+        table = self.state.mm[mm].pgd_pfn
+        for level in range(NR_LEVELS):
+            word = self.state.pt_word[
+                (table << TABLE_SHIFT) + ((vaddr >> (TOP_SHIFT - TABLE_SHIFT * level)) & 511)
+            ]
+            if level == NR_LEVELS - 1 or not word & Pte.PRESENT:
+                break
+            table = (word >> PAGE_SHIFT) & PFN_MASK
+        return int(word)
+
+    def slot(self, mm: int, page: int) -> int | None:
+        """Return the slot that a page's entry names, or None."""
+        pte = self.pte(mm, page)
+        if pte == 0 or pte & Pte.PRESENT:
+            return None
+        return ~(pte >> SWAP_OFFSET_SHIFT) & SWAP_OFFSET_MASK
+
+    def content(self, mm: int, page: int) -> int:
+        """Return what a page holds, wherever it is."""
+        slot = self.slot(mm, page)
+        if slot is None:
+            return int(self.state.page[(self.pte(mm, page) >> PAGE_SHIFT) & PFN_MASK].content)
+        cached = self.state.swap_slot[slot].cached_pfn
+        return int(self.state.page[cached].content if cached else self.state.swap_slot[slot].content)
+
+    def event(self, which: VmEvent) -> int:
+        """Return an event counter."""
+        return int(self.state.vm_event[which])
+
+    def check(self) -> None:
+        """Check contents, lists, the swap area, and that every count is what it counts."""
+        for (mm, page), content in self.held.items():
+            assert self.content(mm, page) == content
+        check_area(self.state)
+        mapped: Counter[int] = Counter()
+        swapped: Counter[int] = Counter()
+        for mm in self.base:
+            self._count_entries(mm, mapped, swapped)
+        slots = self.state.swap_slot["nr_users"]
+        assert {int(i): int(slots[i]) for i in np.flatnonzero(slots)} == swapped
+        on_lru = [pfn for which in range(NR_LRU_LISTS) for pfn in pages_on(self.state, which)]
+        flags = self.state.page["page_flags"]
+        assert sorted(on_lru) == np.flatnonzero(flags & PageFlag.LRU).tolist()
+        for pfn in on_lru:
+            page = self.state.page[pfn]
+            assert page.mapcount == mapped[pfn]
+            assert page.refcount == mapped[pfn] + bool(page.page_flags & PageFlag.SWAPCACHE)
+        assert self.state.vm_stat[VmStat.NR_ANON_PAGES] == len(mapped)
+        assert set(mapped) <= set(on_lru)
+
+    def _count_entries(self, mm: int, mapped: Counter[int], swapped: Counter[int]) -> None:
+        """Count what the entries of a process refer to, beside its own counts of them."""
+        record = self.state.mm[mm]
+        if not record.alive:
+            return
+        present = 0
+        in_swap = 0
+        for position in self._leaf_tables(int(record.pgd_pfn), 0):
+            for pte in self.state.pt_word[position : position + ENTRIES_PER_TABLE]:
+                if not pte:
+                    continue
+                if not pte & Pte.PRESENT:
+                    swapped[~(int(pte) >> SWAP_OFFSET_SHIFT) & SWAP_OFFSET_MASK] += 1
+                    in_swap += 1
+                elif not self.state.page[(int(pte) >> PAGE_SHIFT) & PFN_MASK].page_flags & PageFlag.ZERO_PAGE:
+                    mapped[(int(pte) >> PAGE_SHIFT) & PFN_MASK] += 1
+                    present += 1
+        assert (record.nr_anon, record.nr_swap) == (present, in_swap)
+
+    def _leaf_tables(self, table: int, level: int) -> list[int]:
+        first = table << TABLE_SHIFT
+        if level == NR_LEVELS - 1:
+            return [first]
+        words = self.state.pt_word[first : first + ENTRIES_PER_TABLE]
+        lower = [(int(word) >> PAGE_SHIFT) & PFN_MASK for word in words if word & Pte.PRESENT]
+        return [position for each in lower for position in self._leaf_tables(each, level + 1)]
+
+    def nr_usable(self) -> int:
+        """Return how many more pages fit before allocations reach the low watermark, roughly."""
+        return int(self.state.vm_stat[VmStat.NR_FREE_PAGES]) - sum(int(low) for low in self.state.zone["low"])
+
+    def nr_processes(self) -> int:
+        """Return how many address spaces were ever made."""
+        return int(self.state.pool[Pool.MM].mark) - 1
