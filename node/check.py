@@ -7,8 +7,8 @@ varied, and is met within that range widened by its own width or by 2 % of the m
 """
 
 import gzip
-import json
-from collections.abc import Iterator
+import json as json_format
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -90,7 +90,7 @@ def load_golden(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(MAX_GOLDEN_BYTES)
         text = gzip.decompress(data) if path.suffix == ".gz" else data
-        golden = json.loads(text)
+        golden = json_format.loads(text)
     except OSError as error:
         raise GoldenError(f"{path}: {error.strerror or error}") from None
     except (EOFError, ValueError) as error:
@@ -170,4 +170,42 @@ def _verdict(kernel: int | list[int], ours: int | None) -> Verdict:
 
 def as_json(results: list[CaseResult]) -> str:
     """Return verdicts as JSON: one object a case."""
-    return json.dumps([asdict(result) | {"passed": result.passed} for result in results], indent=1)
+    return json_format.dumps([asdict(result) | {"passed": result.passed} for result in results], indent=1)
+
+
+def check_files(paths: list[Path], write: Callable[[str], object], *, json: bool) -> int:
+    """Check recordings and write the verdicts; return 0 if all passed, 1 if any is off or none was modelled.
+
+    Raises ``GoldenError`` before anything is written if a recording cannot be read.
+    """
+    for path in paths:
+        load_golden(path)
+    results = []
+    for path in paths:
+        result = check_golden(path)
+        results.append(result)
+        if not json:
+            write(_report(result))
+    rows = [row for result in results for row in result.rows]
+    if json:
+        write(as_json(results) + "\n")
+    else:
+        write(f"in all: {summarise(rows)}\n")
+    off = any(not result.passed and not result.not_modelled for result in results)
+    return 1 if off or not rows else 0
+
+
+def _report(result: CaseResult) -> str:
+    if result.not_modelled:
+        return f"{result.case}: not modelled yet: {result.not_modelled}\n"
+    lines = [f"{result.case}: {result.summary()}"]
+    lines += [
+        f"  {row.snapshot:<16} {row.counter:<36} kernel {_shown(row.kernel):>20}  ours {row.ours!s:>10}  {row.verdict}"
+        for row in result.rows
+        if row.verdict not in GOOD
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(kernel: int | list[int]) -> str:
+    return str(kernel) if isinstance(kernel, int) else "..".join(map(str, kernel))
