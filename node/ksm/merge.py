@@ -118,8 +118,9 @@ def _merge_with_ksm_page(state: "State", item_index: int, pfn: int, to_pfn: int)
     if vma_index == NIL or not _merge_one_page(state, item_index, pfn, to_pfn):
         return 0
     remove_from_tree(state, item_index)
-    item.anon_vma = state.vma[vma_index].anon_vma
-    get_anon_vma(state, item.anon_vma)
+    anon_vma = state.vma[vma_index].anon_vma
+    state.rb_node[item_index].owner = anon_vma
+    get_anon_vma(state, anon_vma)
     return 1
 
 
@@ -127,7 +128,7 @@ def _merge_with_ksm_page(state: "State", item_index: int, pfn: int, to_pfn: int)
 def _break_cow(state: "State", item_index: int) -> None:
     """Undo a merge that found no place in the stable tree."""
     item = state.rmap_item[item_index]
-    put_anon_vma(state, item.anon_vma)
+    put_anon_vma(state, state.rb_node[item_index].owner)
     if find_mergeable_vma(state, item.mm, item.vaddr) != NIL:
         break_ksm(state, item.mm, item.vaddr)
 

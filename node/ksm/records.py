@@ -29,16 +29,16 @@ RMAP_ITEM = np.dtype(
         ("mm", np.int32),
         ("next_in_mm", np.int32),  # rmap_list: the mm's items by ascending address
         ("stable_node", np.int32),  # whose sharer it is, or 0
-        ("anon_vma", np.int32),
-        ("next_sharer", np.int32),  # of its stable node, or NIL
-        ("prev_sharer", np.int32),
-        ("spare", np.int8),
         ("where", np.int8),  # ItemPlace
         ("age", np.int8),  # smart_scan of 6.18: scans since it last changed
         ("remaining_skips", np.int8),
+        ("spare", np.int8),
     ],
     align=True,
 )
+# An item's ``rb_node`` is its place in the unstable tree (key: its virtual page number; pfn and owner: the
+# frame and the anon_vma that it had when it was put there), or else, as in Linux's union, its place among the
+# sharers of a stable node (left and right: the next and the previous; owner: the anon_vma that it holds).
 
 STABLE_NODE = np.dtype(
     [

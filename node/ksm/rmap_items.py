@@ -83,9 +83,6 @@ def item_at(state: "State", mm_index: int, previous: int, vaddr: int) -> int:
     new.mm = mm_index
     new.next_in_mm = item_index
     new.stable_node = NO_NODE
-    new.anon_vma = 0
-    new.next_sharer = NIL
-    new.prev_sharer = NIL
     new.where = ItemPlace.NOWHERE
     new.age = 0
     new.remaining_skips = 0

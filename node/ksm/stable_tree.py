@@ -125,10 +125,10 @@ def remove_node(state: "State", node_index: int) -> None:
     item_index = node.first_sharer
     while item_index != NIL:
         item = state.rmap_item[item_index]
-        following = item.next_sharer
+        following = state.rb_node[item_index].left
         state.ksm_stat[KsmStat.PAGES_SHARING if following != NIL else KsmStat.PAGES_SHARED] -= 1
         state.mm[item.mm].ksm_merging_pages -= 1
-        put_anon_vma(state, item.anon_vma)
+        put_anon_vma(state, state.rb_node[item_index].owner)
         item.where = ItemPlace.NOWHERE
         item.stable_node = NO_NODE
         item_index = following
@@ -310,10 +310,11 @@ def stable_tree_append(state: "State", item_index: int, node_index: int) -> None
     bug_on(state, node.nr_sharers < 0, Panic.KSM_TREE, node_index)
     item.where = ItemPlace.STABLE_NODE
     item.stable_node = node_index
-    item.prev_sharer = NIL
-    item.next_sharer = node.first_sharer
+    links = state.rb_node[item_index]
+    links.right = NIL
+    links.left = node.first_sharer
     if node.first_sharer != NIL:
-        state.rmap_item[node.first_sharer].prev_sharer = item_index
+        state.rb_node[node.first_sharer].right = item_index
     state.ksm_stat[KsmStat.PAGES_SHARING if node.first_sharer != NIL else KsmStat.PAGES_SHARED] += 1
     node.first_sharer = item_index
     node.nr_sharers += 1
@@ -325,16 +326,17 @@ def unlink_sharer(state: "State", item_index: int) -> None:
     """Take an item off its node's sharers, and let go of its anon_vma."""
     item = state.rmap_item[item_index]
     node = state.stable_node[item.stable_node]
-    if item.prev_sharer == NIL:
-        node.first_sharer = item.next_sharer
+    links = state.rb_node[item_index]
+    if links.right == NIL:
+        node.first_sharer = links.left
     else:
-        state.rmap_item[item.prev_sharer].next_sharer = item.next_sharer
-    if item.next_sharer != NIL:
-        state.rmap_item[item.next_sharer].prev_sharer = item.prev_sharer
+        state.rb_node[links.right].left = links.left
+    if links.left != NIL:
+        state.rb_node[links.left].right = links.right
     state.ksm_stat[KsmStat.PAGES_SHARING if node.first_sharer != NIL else KsmStat.PAGES_SHARED] -= 1
     node.nr_sharers -= 1
     state.mm[item.mm].ksm_merging_pages -= 1
-    put_anon_vma(state, item.anon_vma)
+    put_anon_vma(state, links.owner)
     item.where = ItemPlace.NOWHERE
     item.stable_node = NO_NODE
 

@@ -13,8 +13,10 @@ from node.hw.cost import Cost
 from node.ksm.break_ksm import find_mergeable_vma, mapped_anon_page
 from node.ksm.checksum import page_key
 from node.ksm.records import ItemPlace
+from node.phys.page import PageFlag
 from node.rbtree import Side, Tree, rb_link
-from shared.constants import NIL
+from node.vm.vma import VmFlag
+from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import kernel
 
 if TYPE_CHECKING:
@@ -31,6 +33,30 @@ def _mergeable_page(state: "State", item_index: int) -> int:
 
 
 @kernel
+def _is_still_there(state: "State", item_index: int) -> int:
+    """Return 1 if the frame that the item had when it was inserted is surely its page still.
+
+    That takes no walk: a frame mapped once, for that page number of that anon_vma, which one area uses. Without
+    it each comparison would load the item, its address space and four levels of tables (measured: a fifth
+    of the speed at 100,000 distinct pages).
+    """
+    node = state.rb_node[item_index]
+    page = state.page[node.pfn]
+    if page.mapcount != 1 or page.index != node.key or page.mapping != node.owner:
+        return 0
+    if not page.page_flags & PageFlag.ANON or page.page_flags & PageFlag.KSM:
+        return 0
+    chain_index = state.anon_vma[node.owner].first_chain
+    if chain_index == NIL:
+        return 0
+    chain = state.anon_vma_chain[chain_index]
+    if chain.next != NIL:
+        return 0
+    vma = state.vma[chain.vma]
+    return 1 if vma.vm_flags & VmFlag.MERGEABLE and vma.start <= node.key << PAGE_SHIFT < vma.end else 0
+
+
+@kernel
 def unstable_tree_search_insert(state: "State", item_index: int, pfn: int) -> int:
     """Return the item of an equal page in the tree; if there is none, insert this one and return NIL.
 
@@ -39,21 +65,33 @@ def unstable_tree_search_insert(state: "State", item_index: int, pfn: int) -> in
     key = page_key(state, pfn)
     parent = NIL
     side = Side.LEFT
+    nr_compared = 0
     at = state.rb_root[Tree.UNSTABLE]
     while at != NIL:
-        tree_pfn = _mergeable_page(state, at)
+        tree_pfn = state.rb_node[at].pfn if _is_still_there(state, at) else _mergeable_page(state, at)
         if tree_pfn == NIL or tree_pfn == pfn:  # noqa: PLR1714 (a set would be built in the kernel)
             return NIL
-        state.current[Current.CLOCK_PS] += state.cost[Cost.KSM_COMPARE]
+        nr_compared += 1
         tree_key = page_key(state, tree_pfn)
         if key == tree_key:
-            return at
+            break
         parent = at
         side = Side.LEFT if key < tree_key else Side.RIGHT
         at = state.rb_node[at].left if key < tree_key else state.rb_node[at].right
+    state.current[Current.CLOCK_PS] += nr_compared * state.cost[Cost.KSM_COMPARE]
+    if at == NIL:
+        _insert(state, item_index, pfn, parent, side)
+    return at
+
+
+@kernel
+def _insert(state: "State", item_index: int, pfn: int, parent: int, side: int) -> None:
     item = state.rmap_item[item_index]
     item.where = ItemPlace.UNSTABLE_TREE
     item.seqnr = state.ksm_scan[0].seqnr
+    node = state.rb_node[item_index]
+    node.key = item.vaddr >> PAGE_SHIFT
+    node.pfn = pfn
+    node.owner = state.page[pfn].mapping
     rb_link(state, Tree.UNSTABLE, item_index, parent, side)
     state.ksm_stat[KsmStat.PAGES_UNSHARED] += 1
-    return NIL

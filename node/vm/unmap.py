@@ -14,7 +14,7 @@ from node.guest.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_swap_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_mm, flush_tlb_page
-from node.joints import dup_swap_entry, free_swap_entry, ksm_exit, note_view_change
+from node.joints import dup_swap_entry, free_swap_entry, ksm_exit, note_view_change, try_to_free_swap
 from node.phys.page import PageFlag
 from node.vm.mm import drop_mm
 from node.vm.page_tables import free_page_tables, free_unused_tables
@@ -22,7 +22,7 @@ from node.vm.put_page import put_page
 from node.vm.rmap import leave_zero_page, page_remove_rmap, unlink_anon_vmas
 from node.vm.vma import remove_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
-from shared.jit import entry, kernel
+from shared.jit import entry, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # --- an area of one address space -----------------------------------------------------------------------
 
 
-@kernel
+@hot_kernel
 def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
     mm = state.mm[mm_index]
     pte = state.pt_word[position]
@@ -49,6 +49,8 @@ def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
             if pte & Pte.DIRTY:
                 page.page_flags |= PageFlag.DIRTY
             page_remove_rmap(state, pfn)
+            if page.mapcount == 0 and page.page_flags & PageFlag.SWAPCACHE:
+                try_to_free_swap(state, pfn)
             put_page(state, pfn)
     if state.knob[Knob.IS_HOST]:
         note_view_change(state, mm_index, vaddr, View.UNTOUCHED)
@@ -179,9 +181,9 @@ def _walk_frame(state: "State", pfn: int, swap_slot: int) -> int:
         return 0
     item_index = state.stable_node[page.mapping].first_sharer
     while item_index != NIL:
-        item = state.rmap_item[item_index]
-        nr_visited += _walk_anon_vma(state, pfn, item.anon_vma, item.vaddr, swap_slot)
-        item_index = item.next_sharer
+        links = state.rb_node[item_index]
+        nr_visited += _walk_anon_vma(state, pfn, links.owner, state.rmap_item[item_index].vaddr, swap_slot)
+        item_index = links.left
     return nr_visited
 
 

@@ -80,7 +80,7 @@ UNMAPS = st.tuples(
 SCANS = st.tuples(st.just("scan"), st.just(0), st.just(0), st.just(0))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.sampled_from([2, 3, 5, 256]), st.lists(WRITES | WRITES | WRITES | UNMAPS | SCANS, min_size=20, max_size=90))
 def test_full_scans_count_as_the_model_does(max_sharing: int, steps: list[tuple[str, int, int, int]]) -> None:
     simulated = Simulated(KsmSpec(max_page_sharing=max_sharing, stable_node_chains_prune_millisecs=1_000_000))

@@ -1,0 +1,259 @@
+"""What must hold of address spaces at any time when no kernel runs.
+
+    - an area list is in order, without overlap, and every mapped or swapped page lies in an area
+    - every frame is in exactly one place: reserved, free, a page table, the kernel's, or anonymous
+    - a frame's references are its mappings and the swap cache's; its mapcount is the entries that point to it
+    - an entry that may be written maps a frame that nobody else maps
+    - what an address space counts is what its tables hold
+    - reverse mapping finds every mapping
+
+Written apart from the kernels, with numpy over whole tables.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from node.counters import VmStat
+from node.findings import Ints, differ, each, used_records, walk_list
+from node.hw.pte import Pte
+from node.ksm.records import ItemPlace
+from node.phys.frames_check import free_block_cover
+from node.phys.page import PageFlag
+from node.pool import Pool
+from node.vm.mappings import Mappings, living_mms
+from shared.constants import NIL, PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from node.state import State
+
+_MM_SHIFT = 48  # (address space, page) as one number: pages have 36 bits
+_PAIR_SHIFT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """All areas of living address spaces, by (address space, first page)."""
+
+    vma: Ints
+    mm: Ints
+    first: Ints
+    behind: Ints
+
+    def of(self, mappings: Mappings) -> Ints:
+        """Return for each leaf entry the area that it lies in, or NIL."""
+        if len(self.vma) == 0:
+            return np.full(len(mappings.mm), NIL, np.int64)
+        starts = (self.mm << _MM_SHIFT) | self.first
+        at = np.searchsorted(starts, (mappings.mm << _MM_SHIFT) | mappings.vpn, side="right") - 1
+        inside = (at >= 0) & (self.mm[at] == mappings.mm) & (mappings.vpn < self.behind[at])
+        return np.where(inside, self.vma[at], NIL)
+
+
+def check_vm(state: "State", mappings: Mappings) -> list[str]:
+    """Return one line for each thing that is wrong with address spaces and their pages."""
+    areas, wrong = _check_areas(state)
+    wrong += mappings.wrong
+    place_of = areas.of(mappings)
+    wrong += each(
+        np.flatnonzero(place_of == NIL), lambda i: f"{mappings.name(i)}: is mapped or swapped, but in no area"
+    )
+    outside = mappings.present & (mappings.pfn >= len(state.page))
+    wrong += each(
+        np.flatnonzero(outside), lambda i: f"{mappings.name(i)}: maps frame {mappings.pfn[i]}, which is none"
+    )
+    if wrong:
+        return wrong  # what follows relies on these
+    wrong += _check_places(state, mappings)
+    wrong += _check_counts_of_frames(state, mappings)
+    wrong += _check_rights(state, mappings)
+    wrong += _check_counts_of_mms(state, mappings)
+    return wrong + _check_rmap(state, mappings, place_of)
+
+
+# --- areas ----------------------------------------------------------------------------------------------
+
+
+def _check_areas(state: "State") -> tuple[Areas, list[str]]:
+    following = state.vma["next"][: state.pool[Pool.VMA].mark].tolist()
+    used = used_records(state, Pool.VMA)
+    rows: list[tuple[int, int, int, int]] = []
+    wrong: list[str] = []
+    for mm_index in living_mms(state).tolist():
+        mm = state.mm[mm_index]
+        members = walk_list(mm.first_vma, following)
+        name = f"mm {mm_index}"
+        if len(members) > len(following) or not all(
+            0 <= index < len(used) and used[index] for index in members
+        ):
+            wrong.append(f"{name}: its list of areas is a circle, or leads to a record that is not in use")
+            continue
+        wrong += differ(f"{name}.nr_vmas", mm.nr_vmas, len(members), "areas on its list")
+        behind = 0
+        before = NIL
+        for index in members:
+            vma = state.vma[index]
+            area = f"{name}, area {index}"
+            if vma.mm != mm_index or vma.prev != before:
+                wrong.append(f"{area}: belongs to mm {vma.mm}, has area {vma.prev} before it, not {before}")
+            if not behind <= vma.start < vma.end:
+                wrong.append(f"{area}: [{vma.start:#x}, {vma.end:#x}) is empty or begins below {behind:#x}")
+            behind = vma.end
+            before = index
+            rows.append((index, mm_index, vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT))
+    wrong += differ("pool VMA", int(used.sum()), len(rows), "areas of living address spaces")
+    columns = np.array(rows, np.int64).reshape(-1, 4).T
+    return Areas(*columns), wrong
+
+
+# --- frames ---------------------------------------------------------------------------------------------
+
+
+def _check_places(state: "State", mappings: Mappings) -> list[str]:
+    page_flags = state.page["page_flags"]
+    nr_frames = len(page_flags)
+    nr_tables = np.bincount(mappings.table_pfn, minlength=nr_frames)
+    mapped = np.bincount(mappings.pfn[mappings.present], minlength=nr_frames) != 0
+    anonymous = (mapped | (page_flags & PageFlag.SWAPCACHE != 0)) & (page_flags & PageFlag.ZERO_PAGE == 0)
+    places = {
+        "reserved": page_flags & PageFlag.RESERVED != 0,
+        "in a free block": free_block_cover(state) != 0,
+        "on a per-CPU list": page_flags & PageFlag.PCP != 0,
+        "a page table": nr_tables != 0,
+        "mapped or in the swap cache": anonymous,
+        "the kernel's": page_flags & PageFlag.KERNEL != 0,
+    }
+    count = np.sum(list(places.values()), axis=0)
+
+    def where(pfn: int) -> str:
+        found = [name for name, holds in places.items() if holds[pfn]]
+        return f"frame {pfn}: is {' and '.join(found) if found else 'nowhere: it has leaked'}"
+
+    wrong = each(np.flatnonzero(count != 1), where)
+    wrong += each(
+        np.flatnonzero(nr_tables > 1), lambda pfn: f"frame {pfn}: is a page table {nr_tables[pfn]} times"
+    )
+    unused = (page_flags & PageFlag.PAGE_TABLE != 0) & (nr_tables == 0)
+    wrong += each(
+        np.flatnonzero(unused),
+        lambda pfn: f"frame {pfn}: is flagged a page table, but of no living address space",
+    )
+    return wrong + differ(
+        "NR_PAGE_TABLE_PAGES",
+        state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES],
+        len(mappings.table_pfn),
+        "page tables",
+    )
+
+
+def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
+    page_flags = state.page["page_flags"]
+    mapcount = state.page["mapcount"]
+    refcount = state.page["refcount"]
+    entries = np.bincount(mappings.pfn[mappings.present], minlength=len(page_flags))
+    entries[page_flags & PageFlag.ZERO_PAGE != 0] = 0
+    cached = (page_flags & PageFlag.SWAPCACHE != 0).astype(np.int64)
+    owned = (page_flags & (PageFlag.PAGE_TABLE | PageFlag.KERNEL) != 0).astype(np.int64)
+    wrong = each(
+        np.flatnonzero(mapcount != entries),
+        lambda pfn: f"frame {pfn}.mapcount: is {mapcount[pfn]}, but entries that map it: {entries[pfn]}",
+    )
+    wrong += each(
+        np.flatnonzero(refcount != entries + cached + owned),
+        lambda pfn: (
+            f"frame {pfn}.refcount: is {refcount[pfn]}, but mappings {entries[pfn]},"
+            f" swap cache {cached[pfn]}, page table or kernel {owned[pfn]}"
+        ),
+    )
+    mapped = int((mapcount > 0).sum())
+    return wrong + differ("NR_ANON_PAGES", state.vm_stat[VmStat.NR_ANON_PAGES], mapped, "frames mapped")
+
+
+def _check_rights(state: "State", mappings: Mappings) -> list[str]:
+    """Check that a frame which an entry may write is one address space's own, and no merged or zero page."""
+    page_flags = state.page["page_flags"]
+    writable = mappings.present & (mappings.pte & Pte.WRITE != 0)
+    exclusive = page_flags[mappings.pfn * mappings.present] & PageFlag.ANON_EXCLUSIVE != 0
+    wrong = each(
+        np.flatnonzero(writable & ~exclusive),
+        lambda i: f"{mappings.name(i)}: may write frame {mappings.pfn[i]}, which is not exclusive",
+    )
+    shared = (page_flags & PageFlag.ANON_EXCLUSIVE != 0) & (
+        (state.page["mapcount"] > 1) | (page_flags & (PageFlag.KSM | PageFlag.ZERO_PAGE) != 0)
+    )
+    return wrong + each(
+        np.flatnonzero(shared),
+        lambda pfn: f"frame {pfn}: is exclusive, but merged or mapped {state.page[pfn].mapcount} times",
+    )
+
+
+# --- what address spaces count --------------------------------------------------------------------------
+
+
+def _check_counts_of_mms(state: "State", mappings: Mappings) -> list[str]:
+    mark = state.pool[Pool.MM].mark
+    present = mappings.present
+    zero = present & (state.page["page_flags"][mappings.pfn * present] & PageFlag.ZERO_PAGE != 0)
+    counted = {
+        "nr_anon": np.bincount(mappings.mm[present & ~zero], minlength=mark),
+        "nr_zero": np.bincount(mappings.mm[zero], minlength=mark),
+        "nr_swap": np.bincount(mappings.mm[~present], minlength=mark),
+        "nr_page_tables": np.bincount(mappings.table_mm, minlength=mark),
+        "ksm_zero_pages": np.bincount(mappings.mm[zero & (mappings.pte & Pte.DIRTY != 0)], minlength=mark),
+    }
+    wrong: list[str] = []
+    for name, counts in counted.items():
+        for index in living_mms(state).tolist():
+            wrong += differ(
+                f"mm {index}.{name}", getattr(state.mm[index], name), int(counts[index]), "in its tables"
+            )
+    return wrong
+
+
+# --- reverse mapping ------------------------------------------------------------------------------------
+
+
+def _check_rmap(state: "State", mappings: Mappings, place_of: Ints) -> list[str]:
+    used = used_records(state, Pool.ANON_VMA_CHAIN)
+    chains = np.asarray(state.anon_vma_chain)[: len(used)][used]
+    pairs = (chains["vma"].astype(np.int64) << _PAIR_SHIFT) | chains["anon_vma"]
+    wrong = _check_anon_vmas(state, chains["anon_vma"], _chains_by_vma(state))
+    pages = state.page
+    anon = mappings.present & (
+        pages["page_flags"][mappings.pfn * mappings.present] & (PageFlag.KSM | PageFlag.ZERO_PAGE) == 0
+    )
+    at = np.flatnonzero(anon)
+    pfn = mappings.pfn[at]
+    found = np.isin((place_of[at] << _PAIR_SHIFT) | pages["mapping"][pfn], pairs) & (
+        pages["index"][pfn] == mappings.vpn[at]
+    )
+    return wrong + each(
+        at[~found],
+        lambda i: f"{mappings.name(i)}: reverse mapping of frame {mappings.pfn[i]} does not find it",
+    )
+
+
+def _chains_by_vma(state: "State") -> int:
+    """Return how many chains hang on the areas that are in use."""
+    following = state.anon_vma_chain["next_of_vma"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
+    vmas = np.flatnonzero(used_records(state, Pool.VMA)).tolist()
+    return sum(len(walk_list(state.vma[index].first_chain, following)) for index in vmas)
+
+
+def _check_anon_vmas(state: "State", chained: Ints, nr_by_vma: int) -> list[str]:
+    used = used_records(state, Pool.ANON_VMA)
+    items = used_records(state, Pool.RMAP_ITEM)
+    records = np.asarray(state.rmap_item)[: len(items)]
+    holding = state.rb_node["owner"][: len(items)][items & (records["where"] == ItemPlace.STABLE_NODE)]
+    counted = np.bincount(chained, minlength=len(used)) + np.bincount(holding, minlength=len(used))
+    refcount = np.where(used, state.anon_vma["refcount"][: len(used)], 0)
+    wrong = differ("pool ANON_VMA_CHAIN", len(chained), nr_by_vma, "chains of areas in use")
+    if len(counted) > len(used):
+        return [*wrong, f"anon_vma {len(counted) - 1}: is linked, but was never handed out"]
+    return wrong + each(
+        np.flatnonzero(refcount != counted),
+        lambda i: (
+            f"anon_vma {i}.refcount: is {refcount[i]}, but areas and rmap_items that hold it: {counted[i]}"
+        ),
+    )
