@@ -1,1 +1,1 @@
-"""Benchmarks: each mechanism's speed beside a C twin of the same algorithm, what compiling costs, and memory."""
+"""Benchmarks: each mechanism's speed beside a C twin of the same algorithm, compile cost, and memory."""

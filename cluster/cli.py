@@ -70,18 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--executor", choices=("ray", "inline"), default="ray", help="default: ray")
     run.add_argument("--address", metavar="HOST:PORT", help="join this running Ray cluster")
     run.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    run.add_argument("--check", action="store_true", help="check every invariant at every epoch's border")
     run.set_defaults(verb=_run)
 
     validate = verbs.add_parser("validate", help="check a scenario", description="Check a scenario.")
     _add_scenario(validate, optional=True)
     validate.add_argument("--schema", action="store_true", help="print the JSON Schema of scenarios instead")
     validate.set_defaults(verb=_validate)
-
-    report = verbs.add_parser("report", help="write a run's report", description="Write a run's report.html.")
-    report.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    report.add_argument("--compare", type=Path, metavar="OTHER", help="run to show beside it")
-    report.add_argument("--json", action="store_true", help="print the result as JSON")
-    report.set_defaults(verb=_report)
 
     check = verbs.add_parser(
         "check",
@@ -131,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
 
     request = RunRequest(
         scenario=options.scenario,
-        settings=tuple(options.set),
+        settings=(*options.set, *(("check_invariants=true",) if options.check else ())),
         seed=options.seed,
         out=options.out,
         executor=options.executor,
@@ -171,22 +166,13 @@ def _validate(options: argparse.Namespace) -> int:
     return ExitStatus.DONE
 
 
-def _report(options: argparse.Namespace) -> int:
-    from cluster.report import write_report
-    from cluster.summary import print_json
-
-    path = write_report(options.run, options.compare)
-    if options.json:
-        print_json({"report": str(path)})
-    else:
-        sys.stdout.write(f"{path}\n")
-    return ExitStatus.DONE
-
-
 def _check(options: argparse.Namespace) -> int:
-    from node.check import check_files
+    from node.check import GoldenError, check_files
 
-    return int(check_files(options.golden, write=sys.stdout.write, json=options.json))
+    try:
+        return check_files(options.golden, sys.stdout.write, json=options.json)
+    except GoldenError as error:
+        raise InputError(one_line(error)) from None
 
 
 def _sweep(options: argparse.Namespace) -> int:

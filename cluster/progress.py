@@ -59,7 +59,7 @@ def live_progress(*, wanted: bool) -> Iterator[Callable[[Progress], None]]:
 def progress_text(progress: Progress) -> str:
     """Say in one line how far a run has come."""
     counters = progress.host_counters
-    saved = counters.get("pages_sharing", 0) + counters.get("ksm_zero_pages", 0)
+    saved = counters.get("ksm.pages_sharing", 0) + counters.get("ksm.ksm_zero_pages", 0)
     now_ns = progress.now_ns - progress.now_ns % (NS_PER_S // 10)
     return (
         f"{format_duration(now_ns)} of {format_duration(progress.duration_ns)}"

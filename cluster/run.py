@@ -35,7 +35,7 @@ from cluster.results import (
 from cluster.scenario_file import load_scenario
 from cluster.summary import summarize
 from cluster.supervision import Supervisor
-from cluster.warming import begin_warming, end_warming
+from cluster.warming import warming_kernels
 from shared.units import format_size
 
 RUNS: Final = Path("runs")
@@ -141,9 +141,8 @@ class _Fleet:
     def _start(self, coordinator: Coordinator) -> None:
         """Bring everything up to the first epoch: records, servers, kernels, members."""
         records = coordinator.server_records(self.request.builder, resume=self.request.resume)
-        warming = begin_warming(self.request.builder)
-        self.executor.start(len(records))
-        end_warming(warming)
+        with warming_kernels(self.request.builder):
+            self.executor.start(len(records))
         self.supervisor.start(records)
 
     def _add_cost(self, servers_cpu_ns: int) -> None:

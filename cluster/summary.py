@@ -2,8 +2,8 @@
 
 For a host, from its counters at the end:
 
-    without merging    the pages its guests have, in memory or swapped        sum of rss + swapped
-    with merging       less those that KSM saves                              - pages_sharing - ksm_zero_pages
+    without merging    the pages its guests have: in memory, swapped, or made the zero page by KSM
+    with merging       less those that KSM saves: ksm.pages_sharing + ksm.ksm_zero_pages
     saved              from pages of zeroes, and from all others, apart
     slowdown           (run + stall) / run: how much longer the guests' work took than alone
 
@@ -25,12 +25,12 @@ Rows = list[list[str]]  # headings first
 _SLOWDOWN_DECIMALS: Final = 4
 _PLAIN_WIDTH: Final = 160  # characters of a line where there is no terminal
 _KSM: Final = (
-    "pages_shared",
-    "pages_sharing",
-    "pages_unshared",
-    "pages_volatile",
-    "full_scans",
-    "pages_scanned",
+    "ksm.pages_shared",
+    "ksm.pages_sharing",
+    "ksm.pages_unshared",
+    "ksm.pages_volatile",
+    "ksm.full_scans",
+    "ksm.pages_scanned",
 )
 _MEMORY: Final = ("managed_pages", "nr_free_pages", "nr_anon_pages", "nr_swap_used")
 _FAULTS: Final = ("pgfault", "pgmajfault", "pswpin", "pswpout", "oom_kill")
@@ -61,10 +61,10 @@ def _host(spec: dict[str, Any], counters: Counters, result: FleetResult) -> dict
                 **_time(own),
             }
         )
-    needed = sum(guest["rss_pages"] + guest["swapped_pages"] for guest in guests)
-    zero_pages = counters.get("ksm_zero_pages", 0)  # mapped to the kernel's zero page (use_zero_pages)
-    from_zero = counters.get("ksm_sharing_zero", 0) + zero_pages
-    saved = counters.get("pages_sharing", 0) + zero_pages
+    zero_pages = counters.get("ksm.ksm_zero_pages", 0)  # use_zero_pages: mapped to the kernel's zero page
+    needed = zero_pages + sum(guest["rss_pages"] + guest["swapped_pages"] for guest in guests)
+    saved = zero_pages + counters.get("ksm.pages_sharing", 0)
+    from_zero = zero_pages + counters.get("ksm.sharing_zero", 0)
     run_ns = sum(guest["run_ns"] for guest in guests)
     stall_ns = sum(guest["stall_ns"] for guest in guests)
     return {
@@ -111,7 +111,8 @@ def print_tables(tables: list[tuple[str, Rows]], footer: dict[str, str]) -> None
     console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else _PLAIN_WIDTH)
     for title, rows in tables:
         style = box.ROUNDED if on_terminal else box.ASCII2
-        table = Table(title=title, title_justify="left", box=style)
+        console.print(title)
+        table = Table(box=style)
         for column, heading in enumerate(rows[0]):
             table.add_column(heading, justify="right" if column else "left", no_wrap=True)
         for row in rows[1:]:
@@ -138,8 +139,8 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
 
 def _host_rows(host: dict[str, Any]) -> Rows:
     counted = [
-        ("merged pages (pages_shared)", "pages_shared"),
-        ("mappings of them beyond the first (pages_sharing)", "pages_sharing"),
+        ("merged pages (pages_shared)", "ksm.pages_shared"),
+        ("mappings of them beyond the first (pages_sharing)", "ksm.pages_sharing"),
         ("swapped in, pages (pswpin)", "pswpin"),
         ("swapped out, pages (pswpout)", "pswpout"),
         ("guests killed for memory (oom_kill)", "oom_kill"),

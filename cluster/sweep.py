@@ -25,7 +25,7 @@ from cluster.plan import real_bytes_needed
 from cluster.progress import say
 from cluster.results import FINISHED, MANIFEST, SUMMARY, read_json, read_manifest
 from cluster.run import RUNS, available_bytes, prepare
-from cluster.warming import begin_warming, end_warming
+from cluster.warming import warming_kernels
 
 TABLE: Final = "sweep.parquet"
 MAX_POINTS: Final = 10_000
@@ -89,7 +89,8 @@ def run_sweep(request: SweepRequest) -> SweepOutcome:
     waiting = [point for point in points if not _is_finished(point)]
     say(f"{len(points)} points, {len(points) - len(waiting)} finished already")
     if waiting:
-        end_warming(begin_warming(request.builder))
+        with warming_kernels(request.builder):
+            pass  # every point would otherwise compile for itself
         at_once = max(1, min(len(os.sched_getaffinity(0)), available_bytes() // max(1, needed)))
         _run_points(request, waiting, at_once)
     outcome = SweepOutcome(folder, tuple(key for key, _ in grid), [_row(point) for point in points])

@@ -8,20 +8,28 @@ two of them compile the same kernel.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cluster.errors import InputError
 from cluster.machine_server import NODE_BUILDER
 
 
-def begin_warming(builder: str) -> "subprocess.Popen[str] | None":
-    """Begin to compile, if members of this builder have kernels that are compiled."""
+@contextmanager
+def warming_kernels(builder: str) -> Iterator[None]:
+    """Compile while the block runs, if members of this builder have kernels; all is compiled at its end.
+
+    Raises ``InputError`` if the compilation failed: nothing can run.
+    """
     if builder != NODE_BUILDER or os.environ.get("NUMBA_DISABLE_JIT") == "1":
-        return None
-    return subprocess.Popen([sys.executable, "-m", "node.warm"], stdout=sys.stderr, text=True)
-
-
-def end_warming(warming: "subprocess.Popen[str] | None") -> None:
-    """Wait for the compilation. Raises ``InputError`` if it failed: nothing can run."""
-    if warming is not None and warming.wait() != 0:
-        command = f"python -m node.warm ended with {warming.returncode}"
-        raise InputError(f"the kernels could not be compiled: {command}")
+        yield
+        return
+    warming = subprocess.Popen([sys.executable, "-m", "node.warm"], stdout=sys.stderr)
+    try:
+        yield
+        status = warming.wait()
+    finally:
+        warming.terminate()  # nothing happens if it has ended
+        warming.wait()
+    if status != 0:
+        raise InputError(f"the kernels could not be compiled: python -m node.warm ended with {status}")

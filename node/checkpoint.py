@@ -2,7 +2,7 @@
 
     | magic 4 | version 4 | hash 16 | header length 4 | header | zstd level 1 of: table, table, ... |
 
-Tables are reserved at their upper bounds, most of which nobody ever touches, so only the used part of each is
+Tables are reserved at their upper bounds, and most of that is never touched. Only the used part of each is
 kept, by the rule that ``node.state`` gives it:
 
     all           every record
@@ -105,7 +105,7 @@ def digest(state: State) -> str:
     for name in state.LAYOUT:
         if name in _NOT_DIGESTED:
             continue
-        hasher.update(f"{name} {_kind(state, name)} {_nr_used(state, name)};")
+        hasher.update(f"{name} {_kind(state, name)} {_nr_used(state, name)};".encode())
         for part in used_parts(state, name):
             hasher.update(_bytes_of(part))
     return str(hasher.hexdigest())
@@ -121,12 +121,14 @@ def _kind(state: State, name: str) -> str:
 
 def snapshot(state: State, header: dict[str, Any]) -> bytes:
     """Return the checkpoint of a machine; ``header`` is what ``restore`` gives back beside the state."""
-    tables = [[name, _kind(state, name), len(table), _nr_used(state, name)] for name, table in state.tables()]
+    tables = [(name, _kind(state, name), len(table), _nr_used(state, name)) for name, table in state.tables()]
     described = msgpack.packb({"tables": tables, "user": header})
     nr_bytes = sum(used * state.LAYOUT[name].dtype.itemsize for name, _, _, used in tables)
     compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj(size=nr_bytes)
     pieces = [described]
-    pieces += [compressor.compress(_bytes_of(part)) for name in state.LAYOUT for part in used_parts(state, name)]
+    pieces += [
+        compressor.compress(_bytes_of(part)) for name in state.LAYOUT for part in used_parts(state, name)
+    ]
     pieces.append(compressor.flush())
     start = _START.pack(MAGIC, VERSION, _hash(len(described), pieces), len(described))
     return b"".join([start, *pieces])
@@ -150,7 +152,9 @@ def restore(data: bytes) -> tuple[State, dict[str, Any]]:
     described, body = _open(data)
     try:
         header = msgpack.unpackb(described)
-        tables = [(str(name), str(kind), int(length), int(used)) for name, kind, length, used in header["tables"]]
+        tables = [
+            (str(name), str(kind), int(length), int(used)) for name, kind, length, used in header["tables"]
+        ]
         user = dict(header["user"])
     except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"checkpoint: its header cannot be read ({_one_line(error)})") from None
@@ -170,7 +174,9 @@ def _open(data: bytes) -> tuple[bytes, memoryview]:
     if magic != MAGIC:
         raise CheckpointError(f"checkpoint: starts with {magic!r}, not {MAGIC!r}")
     if version != VERSION:
-        raise CheckpointError(f"checkpoint: format {version} is not {VERSION}, the one that this program reads")
+        raise CheckpointError(
+            f"checkpoint: format {version} is not {VERSION}, the one that this program reads"
+        )
     rest = memoryview(data)[_START.size :]
     if _hash(header_bytes, [rest]) != wanted:
         raise CheckpointError("checkpoint: damaged: its hash does not match")
@@ -189,13 +195,17 @@ def _check_tables(tables: list[tuple[str, str, int, int]], body: memoryview) -> 
     for name, kind, length, used in tables:
         dtype = State.LAYOUT[name].dtype
         if kind != str(dtype.descr):
-            raise CheckpointError(f"checkpoint: is of another version of the machine (records of table {name})")
+            raise CheckpointError(
+                f"checkpoint: is of another version of the machine (records of table {name})"
+            )
         if not 0 <= used <= length or length * dtype.itemsize > _MAX_TABLE_BYTES:
             raise CheckpointError(f"checkpoint: table {name} has {used} of {length} records in use")
         nr_bytes += used * dtype.itemsize
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if nr_bytes > memory_bytes:
-        raise CheckpointError(f"checkpoint: its {nr_bytes} bytes are more than the {memory_bytes} of this computer")
+        raise CheckpointError(
+            f"checkpoint: its {nr_bytes} bytes are more than the {memory_bytes} of this computer"
+        )
     try:
         content_bytes = zstandard.get_frame_parameters(body).content_size
     except zstandard.ZstdError as error:
@@ -210,7 +220,9 @@ def _read_table(reader: zstandard.ZstdDecompressionReader, state: State, name: s
         parts = list(used_parts(state, name))
         found = sum(len(part) for part in parts)
         if found != used:
-            raise CheckpointError(f"checkpoint: table {name} has {used} records in use, but other tables say {found}")
+            raise CheckpointError(
+                f"checkpoint: table {name} has {used} records in use, but other tables say {found}"
+            )
         for part in parts:
             space = _bytes_of(part)
             done = 0

@@ -107,7 +107,7 @@ def _run_cpu(state: "State", cpu_index: int, limit_ps: int) -> None:
 
 @entry
 def run_until(state: "State", end_ps: int) -> int:
-    """Run the machine until all of its clocks have reached ``end_ps``; return 1 if no workload can run any more.
+    """Run the machine until all clocks have reached ``end_ps``; return 1 if no workload can run any more.
 
     An operation that has begun is finished, so a clock may end beyond ``end_ps``.
     """

@@ -85,7 +85,7 @@ class State(KernelState):
     vcpu_owed: Counters = table(np.int64)  # [vCPUs of all guests] of a host: stall owed for this epoch, ps
     traffic: Records = table(VIOLATION, used="scratch")  # [2 * gfns of all guests] of a host: this epoch's violations, merged
     incoming: Counters = table(np.int32, used="scratch")  # [2 * gfns of the largest guest] of a host: what one guest reports
-    final_content: Counters = table(np.int64)  # [gfns of all guests] of a host: content at the epoch's end,
-    final_word: Counters = table(np.int32)  # [gfns of all guests] valid for those that changed in it
+    final_content: Counters = table(np.int64, used="scratch")  # [gfns of all guests] of a host: content at the epoch's end,
+    final_word: Counters = table(np.int32, used="scratch")  # [gfns of all guests] valid for those that changed in it
     view_sent: Counters = table(np.int8)  # [gfns of all guests] of a host: GfnBit bits
     view_changed: Counters = table(np.int32, used="view_changes")  # [gfns of all guests] of a host: positions in view_sent to look at

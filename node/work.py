@@ -16,8 +16,8 @@ buckets that are 1/512 of their first rank wide, within which every rank is as l
     guide    [4096]                            where a draw, by its upper 12 bits, begins its search
     buckets  [end of its share of 0..2**62 | its first rank] ...
 
-The multiplier is near the golden ratio of the number of pages, and coprime to it, so hot pages lie spread over
-the memory and no two ranks share a page.
+The multiplier is near the golden ratio of the number of pages, and coprime to it, so hot pages lie spread
+over the memory and no two ranks share a page.
 """
 
 import functools
@@ -99,9 +99,9 @@ DECIMAL_DIGITS: Final = 40
 def zipf_table(nr_pages: int, exponent: str, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the words of a Zipf workload's table over ``nr_pages`` pages, as ``state.zipf`` holds them.
 
-    ``exponent`` is a decimal number such as "0.99". ``seed`` says on which page the first rank lies. At most
-    MAX_ZIPF_WORDS words, whatever the number of pages. Raises ValueError for an exponent that is no number of 0..8, or a
-    number of pages outside 1..2**31.
+    ``exponent`` is a decimal number such as "0.99". ``seed`` says on which page the first rank lies. There
+    are at most MAX_ZIPF_WORDS words, whatever the number of pages. Raises ValueError for an exponent that is
+    no number of 0..8, or a number of pages outside 1..2**31.
     """
     if not 1 <= nr_pages <= MAX_PAGES:
         raise ValueError(f"zipf: {nr_pages} pages is outside 1..{MAX_PAGES}")
@@ -112,7 +112,9 @@ def zipf_table(nr_pages: int, exponent: str, seed: int) -> np.ndarray[Any, np.dt
     if not (power.is_finite() and 0 <= power <= MAX_EXPONENT):
         raise ValueError(f"zipf: exponent {exponent} is outside 0..{MAX_EXPONENT}")
     first_ranks, ends = _shares(nr_pages, power)
-    guide = np.searchsorted(np.array(ends), np.arange(1 << GUIDE_BITS, dtype=np.int64) << GUIDE_SHIFT, "right")
+    guide = np.searchsorted(
+        np.array(ends), np.arange(1 << GUIDE_BITS, dtype=np.int64) << GUIDE_SHIFT, "right"
+    )
     multiplier = max(nr_pages * SPLITMIX_GAMMA >> 64, 1)
     while gcd(multiplier, nr_pages) != 1:
         multiplier += 1
@@ -198,7 +200,7 @@ def _operate(state: "State", index: int) -> None:
 def is_runnable(state: "State", index: int) -> int:
     """Return whether the workload has operations left and a process to do them."""
     work = state.work[index]
-    if work.kind == WorkKind.NONE or work.kind == WorkKind.ENDED or not state.mm[work.mm].alive:
+    if not WorkKind.NONE < work.kind < WorkKind.ENDED or not state.mm[work.mm].alive:
         return 0
     return 1 if work.operations == 0 or work.counter < work.operations else 0
 

@@ -3,6 +3,7 @@
 Three kinds of function, by who may call them:
 
     @kernel          called by kernels and entries of the same unit; becomes part of their machine code
+    @hot_kernel      a kernel that is always inlined
     @entry           called by Python, and by kernels of other units through a declaration; kept on disk
     declare(...)     what another unit's entry looks like from here (node/joints.py has them all)
 
@@ -86,6 +87,17 @@ def kernel(func: Callable[P, R]) -> Callable[P, R]:
     if not COMPILED:
         return func
     return cast("Callable[P, R]", _Kernel(func, locals={}, targetoptions=dict(_OPTIONS)))
+
+
+def hot_kernel(func: Callable[P, R]) -> Callable[P, R]:
+    """Make a kernel that becomes part of its callers' bodies, however long it is.
+
+    For the few on paths that run tens of millions of times a second, where a call costs as much as what it
+    calls; elsewhere it only makes callers slower to compile.
+    """
+    if not COMPILED:
+        return func
+    return cast("Callable[P, R]", _Kernel(func, locals={}, targetoptions=_OPTIONS | {"forceinline": True}))
 
 
 # --- entries ------------------------------------------------------------------------------------------

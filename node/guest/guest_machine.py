@@ -110,8 +110,12 @@ class GuestMachine:
         raise TypeError(f"a guest has no host phase (epoch {order.epoch})")
 
     def contents(self) -> npt.NDArray[np.int64]:
-        """Return the content id of every frame, by gfn."""
+        """Return the content id of every frame, by gfn, as far as it has been reported.
+
+        Only what booting wrote is not, before the guest starts.
+        """
         contents: npt.NDArray[np.int64] = np.asarray(self.state.page)["content"].copy()
+        contents[np.asarray(self.state.ept_marked)[: self.state.current[Current.NR_MARKED]]] = 0
         return contents
 
     def counters(self) -> dict[str, int]:

@@ -130,7 +130,9 @@ class HostMachine:
         lengths = [len(report.violation_gfn) for _, report in present]
         total = sum(lengths)
         if total > len(self.state.traffic):
-            raise ValueError(f"reports: {total} violations, more than the {len(self.state.traffic)} there can be")
+            raise ValueError(
+                f"reports: {total} violations, more than the {len(self.state.traffic)} there can be"
+            )
         if total == 0:
             return 0
         guests = np.repeat([index for index, _ in present], lengths)

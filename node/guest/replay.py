@@ -123,7 +123,9 @@ class ImageState(KernelState):
     page: Records = table(REPLAY_PAGE)  # [N] by gfn
     ept_view: Counters = table(np.int8)  # [N] View
     heap: Counters = table(np.int32)  # [N] gfns with an event due, a binary heap
-    violation: Records = table(VIOLATION, used="epoch")  # [N]: a write raises a view to the top, so one a page
+    violation: Records = table(
+        VIOLATION, used="epoch"
+    )  # [N]: a write raises a view to the top, so one a page
     changed: Counters = table(np.int32, used="epoch")  # [N] gfns marked CHANGED, in order
     accessed: Counters = table(np.int32, used="epoch")  # [N] gfns marked ACCESSED, in order
     plan: Records = table(REPLAY_PLAN, used="fixed")  # [N]

@@ -1,8 +1,8 @@
 """What hardware and kernel paths cost: one table in cycles, each default with its source.
 
-A scenario overrides a cost by its name in lower case and says the clock; both become picoseconds once, when a
-machine is built, in exact arithmetic. So a kernel adds an integer to a clock, and a table is the same on every
-computer.
+A scenario overrides a cost by its name in lower case and says the clock; both become picoseconds once, when
+a machine is built, in exact arithmetic. So a kernel adds an integer to a clock, and a table is the same on
+every computer.
 
 Where a source gives time, it is converted at REFERENCE_GHZ, the clock of the computers that were measured.
 "Fitted" costs are shares of one measured total; the comment shows the sum.
@@ -10,12 +10,12 @@ Where a source gives time, it is converted at REFERENCE_GHZ, the clock of the co
 Sources:
     [Opt]    Intel, 64 and IA-32 Architectures Optimization Reference Manual: cache parameters of the Skylake
              client microarchitecture; performance monitoring, cost of a second-level TLB hit
-    [pti]    Linux 6.1, Documentation/x86/pti.rst
+    [pti]    Linux 6.1, Documentation/x86/pti.rst: moves to CR3 are on the order of a hundred cycles
     [tlb]    Linux 6.1, arch/x86/mm/tlb.c, at tlb_single_page_flush_ceiling: about 100 ns a single flush
-    [Amit]   Amit, Tai, Wei: Don't shoot down TLB shootdowns!, EuroSys 2020 (a shootdown takes thousands of cycles)
+    [Amit]   Amit, Tai, Wei: Don't shoot down TLB shootdowns!, EuroSys 2020 (a shootdown: thousands of cycles)
     [golden] the computer of the kernel goldens: 0.75 M first-touch faults a second, one thread
-    [ksm]    a real host's ksmd over four paused guests: 3.45 us of CPU a page scanned, 2.33 M pages in 13 scans
-    [switch] two processes that take turns on one CPU: 1.2 to 1.3 us a switch, with and without PCID, Skylake 2017
+    [ksm]    a real host's ksmd over four paused guests: 3.45 us of CPU a page scanned, 2.33 M in 13 scans
+    [switch] two processes that take turns on a CPU: 1.2 to 1.3 us each, with PCID or without, Skylake 2017
     [vmexit] kvm-unit-tests, x86/vmexit.c on Skylake-class servers: about 1300 cycles for an exit and entry
     [guess]  no source found; of the size that similar paths above have
 """
@@ -70,7 +70,7 @@ DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
     Cost.PAGE_ZERO: 256,  # 4096 bytes at 16 a cycle, between what stores to L1 and to L2 reach [Opt]
     Cost.PAGE_COPY: 512,  # as many bytes read as written [Opt]
     Cost.TLB_FLUSH_ONE: 260,  # 100 ns [tlb]
-    Cost.TLB_FLUSH_ALL: 200,  # a write to CR3 is of the order of a hundred cycles [pti]; the refills come extra
+    Cost.TLB_FLUSH_ALL: 200,  # a write to CR3: of the order of a hundred cycles [pti]; refills come extra
     Cost.IPI: 4000,  # of the CPU that sends and waits, however many receive [Amit]
     Cost.IPI_HANDLER: 1000,  # of each CPU that is interrupted [Amit]
     Cost.CONTEXT_SWITCH: 3250,  # 1.25 us [switch]
@@ -89,10 +89,10 @@ DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
 
 
 def cost_table_ps(clock_ghz: Fraction, overrides: Mapping[str, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return ``state.cost``: [Cost.NR] picoseconds, rounded down, of ``overrides`` (cycles, by name) and defaults.
+    """Return ``state.cost``: [Cost.NR] picoseconds, rounded down; ``overrides`` are cycles by name.
 
-    Raises ValueError for a clock outside 0.1 to 10 GHz, a name that is no cost, a negative cost, one that does
-    not fit, or a memory access that takes no time (workloads without end would never come to the end of an epoch).
+    Raises ValueError for a clock outside 0.1 to 10 GHz, a name that is no cost, a cost that is negative or
+    does not fit, or a memory access that takes no time (an epoch with endless workloads would never end).
     """
     low, high = CLOCK_RANGE_GHZ
     if not low <= clock_ghz <= high:
@@ -107,7 +107,9 @@ def cost_table_ps(clock_ghz: Fraction, overrides: Mapping[str, int]) -> np.ndarr
     for cost, value in cycles.items():
         ps = int(value * PS_PER_CYCLE_AT_1_GHZ / clock_ghz)
         if ps > INT64_MAX:
-            raise ValueError(f"cost.{cost.name.lower()}: {value} cycles is more than a clock of picoseconds holds")
+            raise ValueError(
+                f"cost.{cost.name.lower()}: {value} cycles is more than a clock of picoseconds holds"
+            )
         table[cost] = ps
     if table[Cost.MEMORY_ACCESS] == 0:
         raise ValueError("cost.memory_access: 0 ps; time would stand still")

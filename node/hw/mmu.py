@@ -38,7 +38,7 @@ from node.hw.tlb import (
 )
 from node.joints import handle_mm_fault
 from shared.constants import NIL, PAGE_SHIFT, TABLE_SHIFT
-from shared.jit import bug_on, kernel
+from shared.jit import bug_on, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -62,9 +62,9 @@ def load_mm(state: "State", mm_index: int) -> None:
 
 @kernel
 def _upper_levels(state: "State", pgd_pfn: int, vaddr: int) -> int:
-    """Follow the three upper levels; return the leaf table's entry with the rights of all, or 0 if one is missing.
+    """Follow the three upper levels; return the leaf table's entry, or 0 if one is missing.
 
-    The bits W and U of the result are set only if they are in every entry.
+    The bits W and U of the result are set only if they are in all three.
     """
     table = pgd_pfn
     rights = Pte.WRITE | Pte.USER
@@ -86,7 +86,7 @@ def _upper_levels(state: "State", pgd_pfn: int, vaddr: int) -> int:
 def _fill(state: "State", key: int, leaf: int, write: int) -> int:
     """Put the translation that a walk found into the current CPU's TLB; return its frame."""
     pfn = pte_pfn(leaf)
-    rights = TlbRight.EPT_WRITE
+    rights: int = TlbRight.EPT_WRITE
     if state.knob[Knob.IS_GUEST]:
         ept_access(state, pfn, write)
         if state.ept_view[pfn] != View.WRITABLE:
@@ -148,11 +148,11 @@ def _access_beyond_first_level(state: "State", mm_index: int, vaddr: int, write:
     return pfn
 
 
-@kernel
+@hot_kernel
 def access(state: "State", mm_index: int, vaddr: int, write: int) -> int:
-    """Translate one access of the current CPU in address space ``mm_index``; return the frame, or NIL: a page fault.
+    """Translate one access of the current CPU; return the frame, or NIL for a page fault.
 
-    Charges the clock with the translation. Each access counts as one first-level hit, second-level hit or walk.
+    Charges the clock with the translation. Each access is one first-level hit, second-level hit or walk.
     """
     cpu = state.current[Current.CPU]
     index = find_first_level(state, cpu, tlb_key(vaddr, state.mm[mm_index].pcid))
@@ -166,7 +166,7 @@ def access(state: "State", mm_index: int, vaddr: int, write: int) -> int:
     return _access_beyond_first_level(state, mm_index, vaddr, write)
 
 
-@kernel
+@hot_kernel
 def touch(state: "State", mm_index: int, vaddr: int, write: int) -> int:
     """Read or write one page of the current task, faulting as often as it takes.
 

@@ -1,6 +1,6 @@
 """The TLBs: each CPU's two levels of cached translations, set-associative and tagged with PCIDs.
 
-                            set 0          set 1               (a set: ``ways`` entries, least recently used goes)
+                            set 0          set 1               a set: the least recently used of its ways goes
     CPU 0   first level   [ . . . . ]    [ . . . . ]  ...
             second level  [ . . . . . . . . . . . . ]  ...
     CPU 1   first level   ...
@@ -75,14 +75,16 @@ class TlbRight(IntEnum):
 
 @kernel
 def tlb_key(vaddr: int, pcid: int) -> int:
-    """Return the key of the page of ``vaddr`` in the address space tagged ``pcid``; 0 only for page 0 of PCID 0."""
+    """Return the key of a page in the address space with that PCID; 0 only for page 0 of PCID 0."""
     return (vaddr & ~PAGE_OFFSET_MASK) | pcid
 
 
 @kernel
 def _first_level_set(state: "State", cpu: int, key: int) -> int:
     sets = state.knob[Knob.TLB_L1_SETS]
-    return cpu * state.knob[Knob.TLB_ENTRIES] + ((key >> PAGE_SHIFT) & (sets - 1)) * state.knob[Knob.TLB_L1_WAYS]
+    return (
+        cpu * state.knob[Knob.TLB_ENTRIES] + ((key >> PAGE_SHIFT) & (sets - 1)) * state.knob[Knob.TLB_L1_WAYS]
+    )
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What must hold of the TLBs at any time: no entry allows what the page tables, or a guest's EPT view, forbid.
+"""What must hold of the TLBs at any time: no entry allows what page tables or a guest's EPT view forbid.
 
 This is the invariant that real kernels break when they forget a flush. An entry may allow less than the
 tables do: the processor walks again before it faults.
@@ -53,7 +53,7 @@ def _allowed(state: "State", mm_index: int, vaddr: int, pfn: int) -> int:
     view = int(state.ept_view[pfn]) if state.knob[Knob.IS_GUEST] else View.WRITABLE
     if table != pfn or view < View.READ_ONLY or not common & Pte.USER:
         return 0
-    rights = TlbRight.USER
+    rights: int = TlbRight.USER
     rights |= TlbRight.WRITE if common & Pte.WRITE else 0
     rights |= TlbRight.DIRTY if word & Pte.DIRTY else 0
     rights |= TlbRight.EPT_WRITE if view == View.WRITABLE else 0

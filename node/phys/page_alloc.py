@@ -23,7 +23,7 @@ from node.phys.pcp import drain_all_pages, pcp_alloc, pcp_free
 from node.phys.watermarks import GFP_HIGH_DIVISOR, watermark_ok
 from node.phys.zone import NR_ZONES
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -103,7 +103,7 @@ def alloc_pages(state: "State", order: int, gfp: int) -> int:
     return pfn
 
 
-@kernel
+@hot_kernel
 def free_pages(state: "State", pfn: int, order: int) -> None:
     """Give back 2**order frames that nobody refers to any more."""
     page = state.page[pfn]

@@ -7,7 +7,7 @@ Linux: mm/page_alloc.c (__rmqueue_pcplist, free_unref_page_commit, zone_batchsiz
 # Differs from Linux: order 0 only, and a batch freed is never scaled up (pcp->free_factor).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from node.phys.buddy import buddy_alloc, buddy_free, zone_of
 from node.phys.page import PageFlag
 from node.phys.zone import NR_ZONES
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -32,6 +32,8 @@ PCP = np.dtype(
     ],
     align=True,
 )
+
+RECLAIM_BATCHES: Final = 4  # what a list keeps while kswapd works (nr_pcp_high)
 
 
 @kernel
@@ -89,7 +91,7 @@ def _free_from_tail(state: "State", list_index: int, nr_pages: int) -> None:
         buddy_free(state, pfn, 0, 0)
 
 
-@kernel
+@hot_kernel
 def pcp_free(state: "State", pfn: int) -> None:
     """Put a frame back at the hot end of this CPU's list."""
     index = state.current[Current.CPU] * NR_ZONES + zone_of(pfn)
@@ -105,7 +107,10 @@ def pcp_free(state: "State", pfn: int) -> None:
         state.page[lists.first].prev = pfn
     lists.first = pfn
     lists.count += 1
-    if lists.count >= lists.high:
+    high = lists.high
+    if state.zone[zone_of(pfn)].reclaim_active:
+        high = min(high, lists.batch * RECLAIM_BATCHES)
+    if lists.count >= high:
         _free_from_tail(state, index, lists.batch)
 
 

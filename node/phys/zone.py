@@ -22,7 +22,7 @@ ZONE = np.dtype(
         ("low", np.int64),
         ("high", np.int64),
         ("protection", np.int64),  # lowmem_reserve against requests that prefer a higher zone, from build
-        ("first_free_hint", np.int64),
+        ("reclaim_active", np.int64),  # kswapd is at work: per-CPU lists keep four batches at most
     ],
     align=True,
 )

@@ -22,7 +22,7 @@ import numpy as np
 from node.counters import VmStat
 from node.phys.page import PageFlag
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -97,7 +97,7 @@ def lru_of(state: "State", pfn: int) -> int:
     return LruList.ACTIVE_ANON if state.page[pfn].page_flags & PageFlag.ACTIVE else LruList.INACTIVE_ANON
 
 
-@kernel
+@hot_kernel
 def lru_del(state: "State", pfn: int) -> None:
     """Take a frame off its list; it keeps the ACTIVE flag."""
     which = lru_of(state, pfn)

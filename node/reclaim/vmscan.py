@@ -88,6 +88,13 @@ def wake_kswapd(state: "State", order: int) -> int:
 
 
 @kernel
+def _set_reclaim_active(state: "State", active: int) -> None:
+    """Let freed frames reach the buddy system, where the watermarks see them, while kswapd works."""
+    for zone in range(NR_ZONES):
+        state.zone[zone].reclaim_active = active
+
+
+@kernel
 def _start_balancing(state: "State") -> None:
     control = state.scan_control[Reclaimer.KSWAPD]
     thread = state.kthread[Kthread.KSWAPD]
@@ -97,6 +104,7 @@ def _start_balancing(state: "State") -> None:
     control.order = thread.order
     thread.order = 0
     control.phase = KswapdPhase.STARTING
+    _set_reclaim_active(state, 1)
 
 
 @kernel
@@ -120,6 +128,7 @@ def _may_sleep(state: "State") -> int:
 @kernel
 def _nap_or_go_on(state: "State") -> None:
     control = state.scan_control[Reclaimer.KSWAPD]
+    _set_reclaim_active(state, 0)
     if _may_sleep(state):
         control.phase = KswapdPhase.NAPPING
         control.nap_end_ps = state.current[Current.CLOCK_PS] + NAP_PS

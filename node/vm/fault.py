@@ -114,6 +114,8 @@ def _copy_page(state: "State", vma_index: int, position: int, vaddr: int) -> int
         mm.nr_anon += 1
     else:
         page_remove_rmap(state, old)
+        if state.page[old].mapcount == 0 and state.page[old].page_flags & PageFlag.SWAPCACHE:
+            try_to_free_swap(state, old)
         put_page(state, old)
         put_page(state, old)
     set_user_pte(state, mm_index, position, vaddr, make_pte(new, MAPPED_BITS | _write_bits(state, vma_index)))

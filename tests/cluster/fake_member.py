@@ -86,9 +86,9 @@ class FakeMember:
         if self.kind == "host":
             own |= {f"guest.{guest}.rss_pages": 100 + guest for guest in range(self.nr_guests)}
             own |= {
-                "pages_shared": 10,
-                "pages_sharing": 30,
-                "ksm_sharing_zero": 20,
+                "ksm.pages_shared": 10,
+                "ksm.pages_sharing": 30,
+                "ksm.sharing_zero": 20,
                 "pswpout": int(self.history[:6], 16),
             }
         return own

@@ -229,6 +229,18 @@ def test_validate_says_what_the_scenario_holds(scenario: Path) -> None:
     assert json.loads(done.stdout)["seed"] == 5
 
 
+def test_check_refuses_what_is_no_recording(tmp_path: Path) -> None:
+    (tmp_path / "text.json").write_text("not JSON")
+    assert wrong(programs.run("check", "gone.json", cwd=tmp_path)) == "gone.json: No such file or directory"
+    assert wrong(programs.run("check", "text.json", cwd=tmp_path)).startswith("text.json: not a recording: ")
+
+
+def test_checking_invariants_is_a_setting_like_any_other(scenario: Path) -> None:
+    done = inline(scenario, "--check", "--json")
+    manifest = programs.manifest(scenario.parent / json.loads(done.stdout)["path"])
+    assert manifest["scenario"]["check_invariants"] is True
+
+
 def test_the_debugging_switch_shows_the_traceback(tmp_path: Path) -> None:
     code = (
         "import sys; from cluster import cli; cli.build_parser = lambda: 1 / 0; sys.exit(cli.run_command([]))"

@@ -82,7 +82,7 @@ def test_progress_never_goes_back_and_reaches_the_end(tmp_path: Path) -> None:
     times = [progress.now_ns for progress in seen]
     assert times == sorted(times)
     assert times[-1] == seen[-1].duration_ns
-    assert seen[-1].host_counters["pages_sharing"] == 30
+    assert seen[-1].host_counters["ksm.pages_sharing"] == 30
     assert seen[-1].nr_guests == 8
 
 

@@ -8,10 +8,10 @@ from cluster.summary import print_summary, summarize
 from tests.cluster.fleets import document, plan_of
 
 HOST = {
-    "pages_sharing": 500,
-    "pages_shared": 200,
-    "ksm_sharing_zero": 300,
-    "ksm_zero_pages": 50,
+    "ksm.pages_sharing": 500,
+    "ksm.pages_shared": 200,
+    "ksm.sharing_zero": 300,
+    "ksm.ksm_zero_pages": 50,
     "guest.0.rss_pages": 1000,
     "guest.0.swapped_pages": 24,
     "guest.1.rss_pages": 400,
@@ -30,14 +30,14 @@ def test_a_hosts_figures_follow_from_its_counters(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, document(nr_guests=2) | {"machines": []})
     summary = summarize(plan, result_of([HOST, GUEST, {}]))
     host = summary["hosts"][0]
-    assert host["needed_without_merging_pages"] == 1424
+    assert host["needed_without_merging_pages"] == 1474
     assert host["saved_pages"] == 550
-    assert host["needed_with_merging_pages"] == 874
+    assert host["needed_with_merging_pages"] == 924
     assert (host["saved_from_zero_pages"], host["saved_from_other_pages"]) == (350, 200)
     assert host["slowdown"] == 1.25
     assert host["guests"][0]["slowdown"] == 1.25
     assert host["guests"][1]["slowdown"] is None
-    assert host["pages_scanned"] == 0
+    assert host["ksm.pages_scanned"] == 0
 
 
 def test_the_table_is_plain_where_there_is_no_terminal(
@@ -57,12 +57,12 @@ def test_the_table_is_plain_where_there_is_no_terminal(
         "early-1",
         "1.250",
         "1,234",
-        "5.56 MiB",
+        "5.76 MiB",
         "run: here",
     ):
         assert text in out
 
 
 def test_progress_is_told_in_one_line() -> None:
-    progress = Progress(12_340_000_000, 140_000_000_000, 9, {"pages_sharing": 2560, "nr_swap_used": 256})
+    progress = Progress(12_340_000_000, 140_000_000_000, 9, {"ksm.pages_sharing": 2560, "nr_swap_used": 256})
     assert progress_text(progress) == "12.3 s of 2.33 min | 9 guests | KSM saves 10 MiB | swapped 1 MiB"

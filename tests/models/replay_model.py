@@ -22,7 +22,14 @@ def draw(key: int, gfn: int, number: int) -> int:
 
 class ReplayModel:
     def __init__(
-        self, contents: np.ndarray, touched: np.ndarray, times: list[int], *, seed: int, machine: int, hot: int
+        self,
+        contents: np.ndarray,
+        touched: np.ndarray,
+        times: list[int],
+        *,
+        seed: int,
+        machine: int,
+        hot: int,
     ) -> None:
         self.contents, self.touched, self.times, self.hot = contents, touched, times, hot
         self.key = Stream(seed, machine, Purpose.REPLAY).word()
@@ -58,7 +65,9 @@ class ReplayModel:
             return []
         when, start = first
         events: list[tuple[float, int | None]] = [(when, int(self.contents[start, gfn]))]
-        events += [(moment, None) for moment in self._random_moments(gfn, max(when, self.times[0]), start, end)]
+        events += [
+            (moment, None) for moment in self._random_moments(gfn, max(when, self.times[0]), start, end)
+        ]
         events += [
             (self.times[snapshot], int(self.contents[snapshot, gfn]))
             for snapshot in range(start, len(self.times))

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
-from node.counters import Current, Knob
+from node.build import build_state
+from node.counters import Current, Knob, VmEvent, VmStat
 from node.hw.cost import Cost
 from node.hw.pte import Pte
 from node.sched import run_until
+from node.spec import MachineSpec, WorkSpec
+from node.state import State
+from node.vm.mmap import mmap, new_mm
+from node.vm.vma import VmFlag
 from node.work import WorkKind
-from shared.constants import PAGE_SHIFT
+from shared.constants import MIB, PAGE_SHIFT
 from tests.node.hw.small_machine import USER_RW, SmallMachine
 
 pytestmark = pytest.mark.three_ways
@@ -29,7 +34,12 @@ def machine_with_works(cpus: tuple[int, ...], operations: int = 0, nr_cpus: int 
         mm = index + 1
         for page in range(NR_PAGES):
             # Accessed and dirty: after the first round every operation costs the same.
-            machine.map(mm, VADDR + (page << PAGE_SHIFT), 1 + index * NR_PAGES + page, USER_RW | Pte.ACCESSED | Pte.DIRTY)
+            machine.map(
+                mm,
+                VADDR + (page << PAGE_SHIFT),
+                1 + index * NR_PAGES + page,
+                USER_RW | Pte.ACCESSED | Pte.DIRTY,
+            )
         work = machine.state.work[index]
         values = {"kind": WorkKind.SEQUENTIAL, "vaddr": VADDR, "nr_pages": NR_PAGES, "mm": mm, "cpu": cpu}
         for name, value in (values | {"operations": operations, "seed": index}).items():
@@ -120,3 +130,54 @@ def test_the_work_of_a_process_that_was_killed_is_over() -> None:
     machine.state.mm[1].alive = 0
     assert run_until(machine.state, END_PS) == 1
     assert counters(machine) == [0]
+
+
+# --- with a kernel that serves faults -------------------------------------------------------------------
+
+AREA_PAGES = 50
+
+
+def faulting_machine(*nr_pages: int, quantum_ps: int = QUANTUM_PS) -> State:
+    """Return a machine whose CPUs run threads of one process, over ``nr_pages`` each, in an area of AREA_PAGES."""
+    state = build_state(MachineSpec(memory_bytes=64 * MIB, cpus=2, works=(WorkSpec(),) * len(nr_pages)))
+    mm = new_mm(state)
+    vma = mmap(state, mm, AREA_PAGES << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
+    state.knob[Knob.QUANTUM_PS] = quantum_ps
+    for index, pages in enumerate(nr_pages):
+        work = state.work[index]
+        values = {"kind": WorkKind.SEQUENTIAL, "vaddr": state.vma[vma].start, "nr_pages": pages, "mm": mm}
+        for name, value in (
+            values | {"write_percent": 100, "operations": 3 * AREA_PAGES, "cpu": index}
+        ).items():
+            setattr(work, name, value)
+    return state
+
+
+def test_first_touches_fault_the_memory_in() -> None:
+    state = faulting_machine(AREA_PAGES)
+    assert run_until(state, 100 * END_PS) == 1
+    assert state.work[0].counter == 3 * AREA_PAGES
+    assert state.mm[state.work[0].mm].nr_anon == AREA_PAGES
+    assert state.vm_event[VmEvent.PGFAULT] == AREA_PAGES
+
+
+def test_an_access_outside_every_area_ends_the_process_and_frees_its_memory() -> None:
+    state = faulting_machine(AREA_PAGES + 1)
+    assert run_until(state, 100 * END_PS) == 1
+    assert state.work[0].kind == WorkKind.ENDED
+    assert state.work[0].counter == AREA_PAGES
+    assert state.vm_stat[VmStat.NR_ANON_PAGES] == 0
+    assert state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES] == 0
+
+
+@pytest.mark.parametrize(
+    ("quantum_ps", "low", "high"), [(1000, AREA_PAGES // 2, 2 * AREA_PAGES), (100 * END_PS, 0, 0)]
+)
+def test_the_quantum_bounds_how_far_one_cpu_runs_ahead_of_another(
+    quantum_ps: int, low: int, high: int
+) -> None:
+    # The first thread leaves its area after 50 operations, which ends the process: how far did the second come?
+    state = faulting_machine(AREA_PAGES + 1, AREA_PAGES, quantum_ps=quantum_ps)
+    run_until(state, 100 * END_PS)
+    assert state.work[0].counter == AREA_PAGES
+    assert low <= state.work[1].counter <= high

@@ -1,15 +1,24 @@
 """Workloads: which pages they use, how often, and what they write."""
 
 from itertools import pairwise
-from random import Random
 
 import numpy as np
 import pytest
 
 from node.counters import Current, HwEvent
 from node.hw.pte import Pte
-from node.work import BUCKET_WORDS, BUCKETS_AT, HEADER_BUCKETS, MAX_ZIPF_WORDS, SHARE_BITS, WorkKind, zipf_table
+from node.work import (
+    BUCKET_WORDS,
+    BUCKETS_AT,
+    HEADER_BUCKETS,
+    MAX_ZIPF_WORDS,
+    SHARE_BITS,
+    WorkKind,
+    zipf_table,
+)
 from shared.constants import INT64_MAX, PAGE_SHIFT
+from shared.streams import Purpose, Stream
+from shared.wrap64 import to_signed
 from tests.models.zipf import bucket_of, rank_shares
 from tests.node.hw.small_machine import SmallMachine
 from tests.node.work_entries import do_run_work, do_zipf_page
@@ -43,13 +52,15 @@ def used_pages(machine: SmallMachine) -> list[int]:
 
 
 def contents(machine: SmallMachine) -> list[int]:
-    return machine.state.page["content"][1 : NR_PAGES + 1].tolist()
+    return [int(content) for content in machine.state.page["content"][1 : NR_PAGES + 1]]
 
 
 # --- Zipf tables ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("nr_pages", "exponent"), [(1, "0.99"), (700, "0.5"), (5000, "1"), (40_000, "1.2"), (3000, "0")])
+@pytest.mark.parametrize(
+    ("nr_pages", "exponent"), [(1, "0.99"), (700, "0.5"), (5000, "1"), (40_000, "1.2"), (3000, "0")]
+)
 def test_a_tables_shares_follow_zipfs_law(nr_pages: int, exponent: str) -> None:
     table = zipf_table(nr_pages, exponent, 1)
     ends, first_ranks = buckets(table)
@@ -89,11 +100,14 @@ def test_a_draw_gives_the_page_of_the_rank_that_bisection_finds() -> None:
     machine.state.zipf[7:] = table
     ends, first_ranks = buckets(table)
     _, multiplier, offset = table[:3].tolist()
-    random = Random(2)
+    stream = Stream(2, 0, Purpose.TEST)
     for _ in range(300):
-        draw = random.getrandbits(64) - 2**63
+        draw = to_signed(stream.word())
         bucket = bucket_of(ends, (draw % 2**64) >> (64 - SHARE_BITS))
-        pages = {(rank * multiplier + offset) % nr_pages for rank in range(first_ranks[bucket], first_ranks[bucket + 1])}
+        pages = {
+            (rank * multiplier + offset) % nr_pages
+            for rank in range(first_ranks[bucket], first_ranks[bucket + 1])
+        }
         assert do_zipf_page(machine.state, 7, nr_pages, draw) in pages
 
 

@@ -234,9 +234,7 @@ def test_what_was_charged_too_much_is_taken_off_the_next_debt(tmp_path: Path) ->
     path = write_image(tmp_path / "a.npz", columns_of([[1], [1]]))
     guest = ImageGuest(image_spec(path))
     for number, stall_ps in enumerate([-5 * S, 3 * S, 4 * S]):
-        guest.run_epoch(
-            RunUntil(number, number * 10 * S, (number + 1) * 10 * S, answer(stall_ps=[stall_ps]))
-        )
+        guest.run_epoch(RunUntil(number, number * 10 * S, (number + 1) * 10 * S, answer(stall_ps=[stall_ps])))
     assert guest.counters()["stall_ns"] == 2 * S // 1000 + VIOLATION_PS // 1000
 
 

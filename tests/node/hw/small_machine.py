@@ -21,10 +21,11 @@ SMALL_TLB: TlbShape = (2, 2, 4, 3)
 
 
 class SmallMachine:
-    """A State with address spaces 1..nr_mms. Tables take frames from the top, pages are the caller's choice."""
+    """A State with address spaces 1..nr_mms. Tables take frames from the top, callers others."""
 
     def __init__(
         self,
+        *,
         nr_frames: int = 128,
         nr_cpus: int = 1,
         nr_mms: int = 2,
@@ -68,7 +69,9 @@ class SmallMachine:
             Knob.TIME_SLICE_PS: 10_000_000,
             Knob.TLB_ENTRIES: nr_entries,
         }
-        knobs |= dict(zip((Knob.TLB_L1_SETS, Knob.TLB_L1_WAYS, Knob.TLB_L2_SETS, Knob.TLB_L2_WAYS), tlb, strict=True))
+        knobs |= dict(
+            zip((Knob.TLB_L1_SETS, Knob.TLB_L1_WAYS, Knob.TLB_L2_SETS, Knob.TLB_L2_WAYS), tlb, strict=True)
+        )
         for knob, value in knobs.items():
             self.state.knob[knob] = value
         np.asarray(self.state.cost)[:] = cost_table_ps(Fraction(1), {})
@@ -98,7 +101,7 @@ class SmallMachine:
             if not self.state.pt_word[position] & Pte.PRESENT:
                 self.state.pt_word[position] = (self._new_table() << PAGE_SHIFT) | upper_bits
             table = (self.state.pt_word[position] >> PAGE_SHIFT) & PFN_MASK
-        return position
+        return int(position)
 
     def map(self, mm: int, vaddr: int, pfn: int, bits: int = USER_RW) -> None:
         """Let ``vaddr`` of ``mm`` lead to frame ``pfn``."""

@@ -1,7 +1,5 @@
 """The TLBs: replacement, tags and flushes, against lists and against pycachesim."""
 
-from random import Random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from node.hw.pte import Pte
 from node.hw.tlb import SINGLE_PAGE_FLUSH_CEILING
 from node.hw.tlb_check import forbidden_entries
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
+from shared.streams import Purpose, Stream
 from tests.models.tlb import LevelModel, TlbModel
 from tests.node.hw.entries import (
     do_access,
@@ -35,6 +34,11 @@ def page(vpn: int) -> int:
     return vpn << PAGE_SHIFT
 
 
+def skewed_page(stream: Stream) -> int:
+    """Draw one of pages 1..60, low ones more often."""
+    return 1 + stream.below(1 + stream.below(60))
+
+
 def with_pages(nr_pages: int, machine: SmallMachine, mms: tuple[int, ...] = (1,)) -> SmallMachine:
     for mm in mms:
         for vpn in range(1, nr_pages + 1):
@@ -46,9 +50,9 @@ def with_pages(nr_pages: int, machine: SmallMachine, mms: tuple[int, ...] = (1,)
 def test_hits_and_walks_equal_those_of_a_list_model(shape: TlbShape) -> None:
     machine = with_pages(60, SmallMachine(tlb=shape), mms=(1, 2))
     model = TlbModel(LevelModel(shape[0], shape[1]), LevelModel(shape[2], shape[3]))
-    random = Random(5)
+    stream = Stream(5, 0, Purpose.TEST)
     for _ in range(600):
-        mm, vpn = random.choice((1, 2)), min(int(random.paretovariate(0.7)), 60)
+        mm, vpn = 1 + stream.below(2), skewed_page(stream)
         assert do_access(machine.state, mm, page(vpn), 0) == vpn
         model.access((mm, vpn), 0, lambda: 1)
     assert machine.events(*SERVED) == model.served
@@ -63,9 +67,9 @@ def test_misses_of_one_level_equal_pycachesims(shape: tuple[int, int]) -> None:
     memory.load_to(level)
     simulator = cachesim.CacheSimulator(level, memory)
     machine = with_pages(60, SmallMachine(tlb=(sets, ways, sets, ways)))
-    random = Random(11)
+    stream = Stream(11, 0, Purpose.TEST)
     for _ in range(600):
-        vpn = min(int(random.paretovariate(0.8)), 60)
+        vpn = skewed_page(stream)
         do_access(machine.state, 1, page(vpn), 0)
         simulator.load(page(vpn), length=1)
     hits = machine.events(HwEvent.TLB_L1_HIT)[0]
@@ -145,7 +149,9 @@ def test_only_cpus_that_have_the_address_space_loaded_are_interrupted() -> None:
 
 
 @pytest.mark.parametrize(("nr_pages", "flushes"), [(SINGLE_PAGE_FLUSH_CEILING, [33, 0]), (34, [0, 1])])
-def test_a_range_beyond_the_ceiling_flushes_the_whole_address_space(nr_pages: int, flushes: list[int]) -> None:
+def test_a_range_beyond_the_ceiling_flushes_the_whole_address_space(
+    nr_pages: int, flushes: list[int]
+) -> None:
     machine = SmallMachine()
     do_load_mm(machine.state, 1)
     do_flush_range(machine.state, 1, page(1), page(1 + nr_pages))

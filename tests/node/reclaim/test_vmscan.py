@@ -5,6 +5,7 @@ import random
 import pytest
 
 from node.counters import Current, Knob, VmEvent, VmStat
+from node.hw.pte import Pte
 from node.joints import direct_reclaim, kswapd_slice, run_kthreads, wake_kswapd
 from node.kthread import ASLEEP, Kthread
 from node.phys.page import PageFlag
@@ -35,12 +36,14 @@ def fill(machine: SwappedMachine, mm: int, pages: range) -> None:
 @pytest.mark.parametrize("device", ["ssd", "hdd", "nvme"])
 def test_no_page_is_lost_under_random_use_by_two_processes(device: str) -> None:
     machine = SwappedMachine(device=device)
-    nr_pages = machine.nr_usable() * 2 // 3 + 400
+    nr_pages = machine.nr_usable()
     processes = [machine.process(nr_pages), machine.process(nr_pages)]
-    chance = random.Random(f"reclaim {device}")
-    for number in range(3 * nr_pages):
+    chance = random.Random(f"reclaim {device}")  # noqa: S311 # the same in every run, no secret
+    for number in range(4 * nr_pages):
         mm = chance.choice(processes)
         page = min(int(chance.expovariate(3 / nr_pages)), nr_pages - 1)
+        if chance.random() < 0.3:
+            page = chance.randrange(nr_pages)
         if (mm, page) in machine.held and chance.random() < 0.4:
             assert machine.read(mm, page) == machine.held[mm, page]
         else:
@@ -77,7 +80,8 @@ def test_kswapd_wakes_below_low_and_brings_memory_back_above_high() -> None:
     assert all(zone["nr_free"] <= zone["low"] + zone["protection"] + 1 for zone in state.zone[:2])
     let_kswapd_run(machine, PS_PER_S // 20)
     assert any(zone["nr_free"] > zone["high"] for zone in state.zone[:2])
-    assert machine.event(VmEvent.PAGEOUTRUN) == 1
+    # The first looks found every page used since its first write, and ended without result.
+    assert machine.event(VmEvent.PAGEOUTRUN) == 1 + machine.event(VmEvent.KSWAPD_HIGH_WMARK_HIT_QUICKLY)
     assert state.scan_control[Reclaimer.KSWAPD].phase == KswapdPhase.NAPPING
     let_kswapd_run(machine, PS_PER_S)
     assert state.scan_control[Reclaimer.KSWAPD].phase == KswapdPhase.SLEEPING
@@ -126,7 +130,7 @@ def test_a_written_page_is_freed_on_the_pass_after_its_write() -> None:
     state = machine.state
     mm = machine.process(400)
     fill(machine, mm, range(200))
-    state.pt_word[:] = state.pt_word[:] & ~0x20  # nothing was used since
+    state.pt_word[:] = state.pt_word[:] & ~Pte.ACCESSED  # nothing was used since
     state.lru[INACTIVE].cost = 0
     before = state.vm_stat[VmStat.NR_FREE_PAGES]
     state.zone["high"][:] = 1 << 20

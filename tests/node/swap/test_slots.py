@@ -105,7 +105,7 @@ def test_each_cpu_fills_a_cluster_of_its_own() -> None:
 
 def test_free_clusters_are_listed_in_columns() -> None:
     state = swap_machine(SWAPFILE_CLUSTER * (2 * SWAP_CLUSTER_COLUMNS + 2), 0)
-    order = []
+    order: list[int] = []
     index = state.swap_area[0].first_free_cluster
     while index and len(order) < 4:
         order.append(index)

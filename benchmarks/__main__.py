@@ -1,0 +1,108 @@
+"""``python -m benchmarks``: every benchmark beside its C twin, in one run, as a table.
+
+Each operation runs eight times as a kernel and as C, in turn; the first of both is thrown away, of the rest
+the median counts, in CPU time of the thread. The twins run over states like the kernels', which must be equal
+at the end, so nothing is compared that is not the same work.
+
+Exit status: 0 measured, whatever the figures; 1 a twin computes something else; 2 wrong usage, or no gcc.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import translation
+from benchmarks.measure import TARGET_RATIO, Result, TwinDiffersError, measure
+from benchmarks.program import Figure, program_figures
+from benchmarks.twin import NoCompilerError, compile_twins
+
+SUITES: Final = (translation,)
+FAILED: Final = 1
+REFUSED: Final = 2
+PER_MILLION: Final = 1e6
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Benchmarks beside their C twins."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only benchmarks whose name contains one of these"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
+    parser.add_argument("--no-program", action="store_true", help="leave out compilation and memory")
+    options = parser.parse_args()
+    chosen = [
+        benchmark
+        for suite in SUITES
+        for benchmark in suite.BENCHMARKS
+        if not options.names or any(name in benchmark.name for name in options.names)
+    ]
+    if not chosen:
+        print(f"benchmarks: no name contains {' or '.join(options.names)}", file=sys.stderr)
+        return REFUSED
+    if options.json is not None and not os.access(options.json.absolute().parent, os.W_OK):
+        print(f"benchmarks: {options.json}: its folder cannot be written to", file=sys.stderr)
+        return REFUSED
+    try:
+        twins = compile_twins()
+        print(f"{'M operations/s':32}{'ours':>9}{'C':>9}{'ratio':>8}{'target':>9}", flush=True)
+        results = []
+        for benchmark in chosen:
+            results.append(measure(benchmark, twins))
+            print(_line(results[-1]), flush=True)
+    except NoCompilerError:
+        print(
+            "benchmarks: gcc is not installed, and the C twins need it (apt-get install gcc)", file=sys.stderr
+        )
+        return REFUSED
+    except TwinDiffersError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return FAILED
+    figures = [] if options.no_program or options.names else program_figures()
+    for figure in figures:
+        print(_figure_line(figure))
+    if options.json is not None:
+        options.json.write_text(json.dumps(_report(results, figures), indent=2) + "\n")
+    return 0
+
+
+def _mark(what: Result | Figure) -> str:
+    return "" if what.reached else "  <- missed"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004
+
+
+def _line(result: Result) -> str:
+    ours, c, target = (
+        rate / PER_MILLION for rate in (result.ours_per_s, result.c_per_s, result.target_per_s)
+    )
+    return f"{result.name:32}{ours:9.1f}{c:9.1f}{result.ratio:8.2f}{target:9.1f}{_mark(result)}"
+
+
+def _figure_line(figure: Figure) -> str:
+    value, limit = _number(figure.value), _number(figure.limit)
+    return f"{figure.name:46}{value:>12} of {limit:>12} {figure.unit}{_mark(figure)}"
+
+
+def _report(results: list[Result], figures: list[Figure]) -> dict[str, Any]:
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "target_ratio": TARGET_RATIO,
+        "operations": [
+            asdict(result) | {"ratio": result.ratio, "reached": result.reached} for result in results
+        ],
+        "program": [asdict(figure) | {"reached": figure.reached} for figure in figures],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

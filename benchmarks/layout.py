@@ -1,0 +1,76 @@
+"""The C header that describes a State: its records, enums and constants, made from the Python ones.
+
+So a twin's structs cannot fall behind the program's, and a twin runs over the tables of a real State.
+"""
+
+import re
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+
+from node import content, counters
+from node.hw import cost, page_table, pte, tlb
+from node.phys import buddy, page, zone
+from node.pool import Pool
+from node.reclaim.lru import LruList
+from node.state import State
+from node.vm.fault_kinds import VmFault
+from node.vm.vma import VmFlag
+from shared import constants
+
+C_TYPES: Final = {8: "int64_t", 4: "int32_t", 2: "int16_t", 1: "int8_t"}
+ENUMS: Final[tuple[type[IntEnum], ...]] = (
+    *(found for found in vars(counters).values() if isinstance(found, type) and issubclass(found, IntEnum)),
+    cost.Cost,
+    pte.Pte,
+    tlb.TlbRight,
+    page.PageFlag,
+    zone.ZoneId,
+    Pool,
+    LruList,
+    VmFault,
+    VmFlag,
+)
+MODULES_OF_CONSTANTS: Final = (constants, content, page_table, pte, tlb, buddy, zone)
+_WORD_STARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def header() -> str:
+    """Return the text of layout.h."""
+    lines = ["#pragma once", "#include <stdint.h>"]
+    for module in MODULES_OF_CONSTANTS:
+        for name, value in vars(module).items():
+            if name.isupper() and isinstance(value, int) and not name.startswith("INT64"):
+                lines += [f"#undef {name}", f"#define {name} ({_literal(int(value))})"]
+    for enum in ENUMS:
+        if enum is IntEnum:
+            continue
+        prefix = _WORD_STARTS.sub("_", enum.__name__).upper()
+        lines += [
+            f"#define {prefix}_{name} ({_literal(int(member))})" for name, member in enum.__members__.items()
+        ]
+    for table, spec in State.LAYOUT.items():
+        if spec.dtype.names:
+            lines += _struct(table, spec.dtype)
+    members = [
+        f"{_element(table, spec.dtype)} *{table}; int64_t {table}_length;"
+        for table, spec in State.LAYOUT.items()
+    ]
+    return "\n".join([*lines, "typedef struct {", *members, "} State;", ""])
+
+
+def _literal(value: int) -> str:
+    if value == constants.INT64_MIN:
+        return "INT64_MIN"
+    return f"{value}LL" if abs(value) > constants.INT64_MAX >> 32 else str(value)
+
+
+def _element(table: str, dtype: np.dtype[Any]) -> str:
+    return f"struct {table}" if dtype.names else C_TYPES[dtype.itemsize]
+
+
+def _struct(table: str, dtype: np.dtype[Any]) -> list[str]:
+    fields = [f"{C_TYPES[dtype[name].itemsize]} {name};" for name in dtype.names or ()]
+    size = f'_Static_assert(sizeof(struct {table}) == {dtype.itemsize}, "{table}");'
+    return [f"struct {table} {{", *fields, "};", size]

@@ -1,0 +1,48 @@
+"""Invariants: what must hold of a machine whenever no kernel runs, whatever was done to it.
+
+    every frame is in exactly one place; every count equals what it counts; every list and tree is whole; and
+    no translation, in a page table or in a TLB, allows what the kernel did not grant
+
+Each room says what must hold of its own tables, in a file beside its kernels that is written apart from
+them, with numpy; here they are put together. What a check relies on is checked before it, and where that is
+found broken the rest is left out: a broken list makes nonsense of all that is counted on it.
+
+A run with ``--check`` checks at every border of an epoch; tests do after every step. A host and its guests
+have more to hold at a border: node/guest/invariants.py.
+"""
+
+from node.findings import check_pools
+from node.hw.tlb_check import forbidden_entries
+from node.ksm.ksm_check import check_ksm
+from node.phys.frames_check import check_frames
+from node.reclaim.lru_check import check_lru
+from node.state import State
+from node.swap.swap_check import check_swap
+from node.vm.mappings import all_mappings
+from node.vm.vm_check import check_vm
+
+
+class InvariantError(AssertionError):
+    """The state of a machine contradicts itself: a defect of the program. One line for each contradiction."""
+
+
+def violations(state: State) -> list[str]:
+    """Return one line for each contradiction found; none if all is well."""
+    for independent in (check_pools, check_frames):
+        wrong = independent(state)
+        if wrong:
+            return wrong
+    mappings = all_mappings(state)
+    wrong = check_vm(state, mappings)
+    if wrong:
+        return wrong
+    return (
+        check_lru(state) + check_swap(state, mappings) + check_ksm(state, mappings) + forbidden_entries(state)
+    )
+
+
+def check(state: State) -> None:
+    """Raise ``InvariantError`` if anything does not hold of the machine's state."""
+    wrong = violations(state)
+    if wrong:
+        raise InvariantError("\n".join(wrong))

@@ -1,0 +1,105 @@
+"""What the machine code of a unit is made of, so that every edit that matters is noticed. No numba here.
+
+A *unit* is one file that has entries, with all that it imports from this repository:
+
+    unit digest = versions, switches, and the syntax trees, without docstrings and comments, of
+                  the unit's file and the files it imports, and theirs, and so on
+
+Imports under ``TYPE_CHECKING`` do not count. Of a file of declarations (``DECLARATIONS``) only the names
+imported count: what an entry in another room does inside is no part of its caller's machine code.
+"""
+
+import ast
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+DECLARATIONS: Final = frozenset({"node.joints"})
+_PACKAGES: Final = ("node", "shared", "scenarios", "benchmarks", "tests")
+
+
+def cache_home() -> Path:
+    """Return the folder of all compiled units: $PAGEFLEET_CACHE_DIR, or ~/.cache/pagefleet."""
+    return Path(os.environ.get("PAGEFLEET_CACHE_DIR") or Path.home() / ".cache" / "pagefleet")
+
+
+class _Normalised(ast.NodeTransformer):
+    """Drops what never reaches machine code: docstrings and imports for the type checker."""
+
+    def _body_without_docstring(self, node: Any) -> Any:
+        first = node.body[0] if node.body else None
+        if (
+            isinstance(first, ast.Expr)
+            and isinstance(first.value, ast.Constant)
+            and isinstance(first.value.value, str)
+        ):
+            node.body = node.body[1:]
+        return self.generic_visit(node)
+
+    visit_Module = visit_FunctionDef = visit_ClassDef = _body_without_docstring  # noqa: N815
+
+    def visit_If(self, node: ast.If) -> Any:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    tree = _Normalised().visit(ast.parse(path.read_text()))
+    assert isinstance(tree, ast.Module)
+    return tree
+
+
+def _file_of(module: str) -> Path | None:
+    if module.split(".", maxsplit=1)[0] not in _PACKAGES:
+        return None
+    path = ROOT / Path(*module.split(".")).with_suffix(".py")
+    return path if path.exists() else None
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) for everything that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield node.module, alias.name
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+
+
+def unit_files(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the files whose code is part of a unit, sorted, and the names it imports from declarations."""
+    found: set[Path] = set()
+    declared: set[str] = set()
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for module, name in _imports(_tree(file)):
+            if module in DECLARATIONS:
+                declared.add(f"{module}.{name}")
+                continue
+            candidates = (_file_of(module), _file_of(f"{module}.{name}"))
+            waiting += [candidate for candidate in candidates if candidate is not None]
+    return sorted(found), sorted(declared)
+
+
+@functools.cache
+def unit_digest(path: Path, switches: str) -> str:
+    """Return 16 hex digits of everything that the machine code of the unit at ``path`` is made of.
+
+    ``switches`` says what changes machine code besides the source: versions and compiler options.
+    """
+    files, declared = unit_files(path)
+    digest = hashlib.sha256(f"{switches} {declared}".encode())
+    for file in files:
+        digest.update(f"{file.name}:{ast.dump(_tree(file))}".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,222 @@
+"""A host's phase: faults in order, contents at borders, views and stalls in the answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from node.guest.ept_view import View, ViolationKind
+from node.guest.host import HostMachine
+from node.guest.image import ImageGuest
+from node.guest.invariants import host_side
+from node.hw.cost import Cost
+from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
+from tests.models.recorded_image import columns_of, write_image
+from tests.node.guest.drive import MS, S, image_spec
+from tests.node.guest.fleet import MIB, Fleet, host_spec
+
+pytestmark = pytest.mark.three_ways
+
+READ, WRITE = ViolationKind.READ, ViolationKind.WRITE
+GUEST = {"kind": "image", "memory_bytes": 64 * 4096}
+
+
+def report(
+    guest: int,
+    violations: list[tuple[int, int, int]],
+    changed: dict[int, int] | None = None,
+    accessed: list[int] | None = None,
+    epoch: int = 0,
+) -> bytes:
+    """Return an encoded report: violations are (time in ns, gfn, kind), changed is gfn -> content."""
+    changed = changed or {}
+    return encode(
+        GuestReport(
+            epoch=epoch,
+            guest=guest,
+            counters={},
+            violation_time_ps=np.array([time * 1000 for time, _, _ in violations], np.int64),
+            violation_gfn=np.array([gfn for _, gfn, _ in violations], np.int32),
+            violation_vcpu=np.zeros(len(violations), np.int16),
+            violation_kind=np.array([kind for _, _, kind in violations], np.int8),
+            changed_gfn=np.array(list(changed), np.int32),
+            changed_content=np.array(list(changed.values()), np.int64),
+            changed_word=np.zeros(len(changed), np.int32),
+            accessed_gfn=np.array(accessed if accessed is not None else list(changed), np.int32),
+        )
+    )
+
+
+def phase(host: HostMachine, *reports: bytes, epoch: int = 0) -> list[HostAnswer]:
+    order = HostPhase(epoch, epoch * 100 * MS, (epoch + 1) * 100 * MS, reports)
+    return [decode_as(HostAnswer, answer) for answer in host.host_phase(order)]
+
+
+def test_a_write_to_an_untouched_frame_gets_a_frame_with_the_final_content() -> None:
+    host = HostMachine(host_spec([GUEST]))
+    [answer] = phase(host, report(0, [(5, 3, WRITE), (9, 1, WRITE)], {3: 77, 1: 88}))
+    side = host_side(host.state, 0)
+    assert side.content[[0, 1, 2, 3]].tolist() == [0, 88, 0, 77]
+    assert side.view[[0, 1, 2, 3]].tolist() == [View.UNTOUCHED, View.WRITABLE, View.UNTOUCHED, View.WRITABLE]
+    # The guest raised its views itself: there is nothing to tell it.
+    assert len(answer.view_gfn) == 0
+    assert not answer.killed
+    assert host.counters()["guest.0.rss_pages"] == 2
+
+
+def test_a_minor_fault_takes_what_the_guest_was_charged() -> None:
+    host = HostMachine(host_spec([GUEST]))
+    [answer] = phase(host, report(0, [(5, 3, WRITE)], {3: 77}))
+    assert answer.stall_ps.tolist() == [0]
+
+
+def test_a_read_of_an_untouched_frame_maps_the_page_of_zeroes_read_only() -> None:
+    host = HostMachine(host_spec([GUEST]))
+    phase(host, report(0, [(5, 3, READ)], accessed=[3]))
+    side = host_side(host.state, 0)
+    assert side.view[3] == View.READ_ONLY
+    assert host.counters()["guest.0.zero_pages"] == 1
+    phase(host, report(0, [(100 * MS + 5, 3, WRITE)], {3: 5}, epoch=1), epoch=1)
+    side = host_side(host.state, 0)
+    assert (side.view[3], side.content[3]) == (View.WRITABLE, 5)
+    assert host.counters()["guest.0.zero_pages"] == 0
+
+
+def test_a_read_then_a_write_in_one_epoch_take_the_content_with_the_write() -> None:
+    host = HostMachine(host_spec([GUEST]))
+    phase(host, report(0, [(5, 3, READ), (6, 3, WRITE)], {3: 5}))
+    side = host_side(host.state, 0)
+    assert (side.view[3], side.content[3]) == (View.WRITABLE, 5)
+
+
+def test_a_writable_frame_takes_its_content_without_a_fault() -> None:
+    host = HostMachine(host_spec([GUEST]))
+    phase(host, report(0, [(5, 3, WRITE)], {3: 5}))
+    faults = host.counters()["pgfault"]
+    phase(host, report(0, [], {3: 6}, epoch=1), epoch=1)
+    assert host_side(host.state, 0).content[3] == 6
+    assert host.counters()["pgfault"] == faults
+
+
+def test_a_change_that_was_never_asked_for_is_a_broken_protocol() -> None:
+    host = HostMachine(host_spec([GUEST]))
+    with pytest.raises(Exception, match="kernel panic 12"):
+        phase(host, report(0, [], {3: 6}))
+
+
+def test_guests_have_memory_of_their_own() -> None:
+    host = HostMachine(host_spec([GUEST, GUEST]))
+    phase(host, report(0, [(5, 0, WRITE)], {0: 1}), report(1, [(5, 0, WRITE), (6, 63, WRITE)], {0: 2, 63: 3}))
+    first, second = host_side(host.state, 0), host_side(host.state, 1)
+    assert (first.content[0], second.content[0], second.content[63]) == (1, 2, 3)
+    assert first.pfn[0] != second.pfn[0]
+
+
+def test_traffic_is_served_by_time_then_guest() -> None:
+    host = HostMachine(host_spec([GUEST, GUEST]))
+    phase(
+        host,
+        report(0, [(20, 5, WRITE), (30, 6, WRITE)], {5: 1, 6: 1}),
+        report(1, [(10, 7, WRITE), (20, 8, WRITE), (30, 9, WRITE)], {7: 1, 8: 1, 9: 1}),
+    )
+    served = np.asarray(host.state.traffic)[:5]
+    assert list(zip(served["guest"].tolist(), served["gfn"].tolist(), strict=True)) == [
+        (1, 7),
+        (0, 5),
+        (1, 8),
+        (0, 6),
+        (1, 9),
+    ]
+
+
+def test_a_resting_guest_has_an_answer_too() -> None:
+    host = HostMachine(host_spec([GUEST, GUEST]))
+    first, second = phase(host, b"", report(1, [(5, 0, WRITE)], {0: 2}))
+    assert (first.guest, second.guest) == (0, 1)
+    assert len(first.view_gfn) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (report(1, []), "is guest 1's of epoch 0"),
+        (report(0, [], epoch=3), "is guest 0's of epoch 3"),
+        (report(0, [(5, 64, WRITE)]), "violation_gfn: 64..64 is outside 0..63"),
+        (report(0, [], {-1: 5}), "changed_gfn: -1..-1 is outside 0..63"),
+        (report(0, [], accessed=[99]), "accessed_gfn: 99..99 is outside 0..63"),
+    ],
+)
+def test_a_report_that_does_not_fit_is_refused(data: bytes, said: str) -> None:
+    host = HostMachine(host_spec([GUEST]))
+    with pytest.raises(ValueError, match=said):
+        phase(host, data)
+
+
+def test_as_many_reports_as_guests_are_wanted() -> None:
+    with pytest.raises(ValueError, match="reports: 1, but the host has 2 guests"):
+        phase(HostMachine(host_spec([GUEST, GUEST])), report(0, []))
+
+
+def test_a_host_runs_no_epoch() -> None:
+    with pytest.raises(TypeError, match="host phase only"):
+        HostMachine(host_spec([GUEST])).run_epoch(RunUntil(0, 0, 1))
+
+
+def merged_pair(tmp_path: Path) -> Fleet:
+    """Two guests with ten equal pages, one of them written later, on a host with an eager ksmd."""
+    calm = [[5] * 10, [5] * 10]
+    busy = [[5] * 10, [5] * 9 + [6]]
+    specs = []
+    for index, ids in enumerate((calm, busy)):
+        path = write_image(tmp_path / f"{index}.npz", columns_of(ids))
+        specs.append(
+            image_spec(path, guest=index, machine=index, memory_bytes=40960, replay="once", boot_ns=10 * MS)
+        )
+    ksm = {"run": 1, "pages_to_scan": 100}
+    return Fleet(HostMachine(host_spec(specs, ksm=ksm)), [ImageGuest(spec) for spec in specs])
+
+
+def test_merged_pages_are_read_only_and_a_write_breaks_them_out(tmp_path: Path) -> None:
+    fleet = merged_pair(tmp_path)
+    fleet.run(4 * S, 100 * MS)
+    counters = fleet.host.counters()
+    assert (counters["ksm.pages_shared"], counters["ksm.pages_sharing"]) == (1, 19)
+    assert fleet.view_after(0).tolist() == [View.READ_ONLY] * 10
+    faults = counters["cow_ksm"]
+    fleet.run(11 * S, 100 * MS)
+    counters = fleet.host.counters()
+    assert counters["cow_ksm"] == faults + 1
+    assert counters["ksm.pages_sharing"] == 18
+    assert fleet.guests[1].counters()["changes"] == 1
+    assert (counters["guest.0.ksm_pages"], counters["guest.1.ksm_pages"]) == (10, 9)
+
+
+def test_breaking_a_merge_costs_more_than_the_guest_was_charged(tmp_path: Path) -> None:
+    fleet = merged_pair(tmp_path)
+    fleet.run(4 * S, 100 * MS)
+    owed = 0
+    while fleet.now_ns < 11 * S:
+        fleet.step(fleet.now_ns + 100 * MS)
+        owed += int(fleet.last[1].stall_ps.sum())
+    cost = fleet.host.state.cost
+    assert owed >= cost[Cost.PAGE_COPY] - cost[Cost.PAGE_ZERO]
+
+
+def test_a_restored_host_answers_with_the_same_bytes(tmp_path: Path) -> None:
+    fleet = merged_pair(tmp_path)
+    fleet.run(2 * S, 100 * MS)
+    saved = fleet.host.snapshot()
+    specs = [dict(GUEST, memory_bytes=40960)] * 2
+    restored = HostMachine(host_spec(specs, ksm={"run": 1, "pages_to_scan": 100}))
+    restored.restore(saved)
+    assert restored.digest() == fleet.host.digest()
+    reports = tuple(guest.run_epoch(RunUntil(fleet.epoch, 2 * S, 6 * S)) for guest in fleet.guests)
+    order = HostPhase(fleet.epoch, 2 * S, 6 * S, reports)
+    assert restored.host_phase(order) == fleet.host.host_phase(order)
+    assert restored.digest() == fleet.host.digest()
+
+
+def test_the_host_is_refused_when_it_cannot_hold_its_own_kernel() -> None:
+    with pytest.raises(ValueError, match="memory"):
+        HostMachine(host_spec([GUEST], memory_mib=16))
+    assert MIB == 1 << 20

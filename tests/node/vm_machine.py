@@ -1,0 +1,115 @@
+"""A built machine for tests of memory management, with the steps that tests take."""
+
+from node.build import build_state
+from node.counters import Current, Knob, Request
+from node.hw.mmu import touch
+from node.content import write_first_byte
+from node.hw.page_table import NR_LEVELS, TOP_SHIFT
+from node.hw.pte import PFN_MASK, Pte
+from node.phys.page import PageFlag
+from node.spec import MachineSpec, SwapSpec, TlbSpec
+from node.state import State
+from node.vm.fork import fork_mm
+from node.vm.mmap import mmap, munmap, new_mm
+from node.vm.unmap import exit_mmap
+from node.vm.vma import VmFlag
+from shared.constants import MIB, NIL, PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.jit import entry
+
+SMALL_BYTES = 72 * MIB  # little more than the kernel itself takes: 6,200 frames
+READ_WRITE = VmFlag.READ | VmFlag.WRITE
+SMALL_TLB = TlbSpec(l1_entries=4, l1_ways=2, l2_entries=16, l2_ways=4)
+
+
+@entry
+def touch_page(state: State, mm: int, vaddr: int, write: int) -> int:
+    return touch(state, mm, vaddr, write)
+
+
+@entry
+def write_byte(state: State, mm: int, vaddr: int, value: int) -> int:
+    pfn = touch(state, mm, vaddr, 1)
+    if pfn != NIL:
+        write_first_byte(state, pfn, value)
+    return pfn
+
+
+class VmMachine:
+    """A machine, and its address spaces by page number."""
+
+    def __init__(self, memory_bytes: int = SMALL_BYTES, cpus: int = 1, swap_bytes: int = 0) -> None:
+        swap = SwapSpec(swap_bytes) if swap_bytes else None
+        spec = MachineSpec(memory_bytes, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB)
+        self.state = build_state(spec)
+
+    def spawn(self) -> int:
+        """Return a new process's address space."""
+        mm = new_mm(self.state)
+        assert mm != NIL
+        return mm
+
+    def map(self, mm: int, nr_pages: int, vm_flags: int = READ_WRITE) -> int:
+        """Map ``nr_pages`` and return the address."""
+        vma = mmap(self.state, mm, nr_pages << PAGE_SHIFT, vm_flags)
+        assert vma != NIL
+        return int(self.state.vma[vma].start)
+
+    def unmap(self, mm: int, vaddr: int, nr_pages: int) -> int:
+        """Unmap ``nr_pages`` from ``vaddr``; return how many were there."""
+        return munmap(self.state, mm, vaddr, vaddr + (nr_pages << PAGE_SHIFT))
+
+    def write(self, mm: int, vaddr: int, value: int) -> int:
+        """Write a byte as process ``mm``; return the frame, or NIL: a signal."""
+        self.state.current[Current.MM] = mm
+        return write_byte(self.state, mm, vaddr, value)
+
+    def read(self, mm: int, vaddr: int) -> int:
+        """Read as process ``mm``; return the frame, or NIL: a signal."""
+        self.state.current[Current.MM] = mm
+        return touch_page(self.state, mm, vaddr, 0)
+
+    def outcome(self) -> int:
+        """Return the VmFault of the access that was refused last."""
+        return int(self.state.request[Request.R0])
+
+    def fork(self, mm: int) -> int:
+        """Return the child's address space."""
+        child = fork_mm(self.state, mm)
+        assert child != NIL
+        return child
+
+    def exit(self, mm: int) -> int:
+        """End the process; return how many pages it had."""
+        return exit_mmap(self.state, mm)
+
+    def pte(self, mm: int, vaddr: int) -> int:
+        """Return the leaf entry for ``vaddr``, or 0 if a table is missing."""
+        table = self.state.mm[mm].pgd_pfn
+        word = 0
+        for level in range(NR_LEVELS):
+            index = (vaddr >> (TOP_SHIFT - TABLE_SHIFT * level)) & TABLE_INDEX_MASK
+            word = int(self.state.pt_word[(table << TABLE_SHIFT) + index])
+            if not word & Pte.PRESENT:
+                return word if level == NR_LEVELS - 1 else 0
+            table = (word >> PAGE_SHIFT) & PFN_MASK
+        return word
+
+    def frame(self, mm: int, vaddr: int) -> int:
+        """Return the frame that is mapped at ``vaddr``, or NIL."""
+        pte = self.pte(mm, vaddr)
+        return (pte >> PAGE_SHIFT) & PFN_MASK if pte & Pte.PRESENT else NIL
+
+    def content(self, mm: int, vaddr: int) -> int:
+        """Return the content id that is mapped at ``vaddr``."""
+        pfn = self.frame(mm, vaddr)
+        assert pfn != NIL
+        return int(self.state.page[pfn].content)
+
+    def is_zero_page(self, mm: int, vaddr: int) -> bool:
+        """Return whether the shared page of zeroes is mapped at ``vaddr``."""
+        return self.frame(mm, vaddr) == self.state.knob[Knob.ZERO_PFN]
+
+    def nr_free(self) -> int:
+        """Return the free frames, per-CPU lists included."""
+        flagged = int((self.state.page["page_flags"] & PageFlag.PCP != 0).sum())
+        return int(self.state.zone["nr_free"].sum()) + flagged
