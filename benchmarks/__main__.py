@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import translation
+from benchmarks import ksm, translation
 from benchmarks.measure import TARGET_RATIO, Result, TwinDiffersError, measure
 from benchmarks.program import Figure, program_figures
 from benchmarks.twin import NoCompilerError, compile_twins
 
-SUITES: Final = (translation,)
+SUITES: Final = (translation, ksm)
 FAILED: Final = 1
 REFUSED: Final = 2
 PER_MILLION: Final = 1e6

@@ -11,8 +11,10 @@ import numpy as np
 
 from node import content, counters
 from node.hw import cost, page_table, pte, tlb
+from node.ksm.records import ItemPlace
 from node.phys import buddy, page, zone
 from node.pool import Pool
+from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
 from node.vm.fault_kinds import VmFault
@@ -31,6 +33,9 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     LruList,
     VmFault,
     VmFlag,
+    ItemPlace,
+    Color,
+    Tree,
 )
 MODULES_OF_CONSTANTS: Final = (constants, content, page_table, pte, tlb, buddy, zone)
 _WORD_STARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

@@ -71,7 +71,16 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--address", metavar="HOST:PORT", help="join this running Ray cluster")
     run.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     run.add_argument("--check", action="store_true", help="check every invariant at every epoch's border")
+    run.add_argument("--no-report", action="store_true", help="write no report.html")
     run.set_defaults(verb=_run)
+
+    report = verbs.add_parser(
+        "report", help="write a run's report.html again", description="Write a run's report.html again."
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    report.add_argument("--compare", type=Path, metavar="OTHER", help="show it beside this run")
+    report.add_argument("--json", action="store_true", help="print the result as JSON")
+    report.set_defaults(verb=_report)
 
     validate = verbs.add_parser("validate", help="check a scenario", description="Check a scenario.")
     _add_scenario(validate, optional=True)
@@ -121,6 +130,7 @@ def _seed(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cluster.report import REPORT
     from cluster.run import RunRequest, run_scenario
     from cluster.summary import print_json, print_summary
 
@@ -132,17 +142,32 @@ def _run(options: argparse.Namespace) -> int:
         executor=options.executor,
         address=options.address,
         resume=options.resume,
+        report=not options.no_report,
     )
     outcome = run_scenario(request)
     if options.json:
         print_json({"path": str(outcome.path), **_headline(outcome.manifest), "summary": outcome.summary})
     else:
-        print_summary(outcome.summary, {"digest": outcome.manifest["digest"], "run": str(outcome.path)})
+        report = outcome.path / REPORT
+        footer = {"digest": outcome.manifest["digest"], "run": str(outcome.path)}
+        print_summary(outcome.summary, footer | ({"report": str(report)} if report.is_file() else {}))
     return ExitStatus.DONE
 
 
 def _headline(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: manifest[key] for key in ("name", "seed", "status", "digest", "wall_seconds", "cpu_seconds")}
+
+
+def _report(options: argparse.Namespace) -> int:
+    from cluster.report import write_report
+    from cluster.summary import print_json
+
+    path = write_report(options.run, options.compare)
+    if options.json:
+        print_json({"path": str(path)})
+    else:
+        sys.stdout.write(f"report: {path}\n")
+    return ExitStatus.DONE
 
 
 def _validate(options: argparse.Namespace) -> int:

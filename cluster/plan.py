@@ -43,8 +43,8 @@ from cluster.config import (
 )
 from cluster.errors import InputError, one_line
 from cluster.scenario_file import read_text
-from scenarios.images import check_image
 from shared.constants import PAGE_SIZE
+from shared.images import check_image
 from shared.streams import splitmix64
 
 Spec = dict[str, Any]
@@ -102,6 +102,11 @@ def make_plan(scenario: Scenario, file: Path) -> Plan:
         checkpoint_every_ns=scenario.checkpoint_every,
         metrics_every_ns=scenario.metrics_every,
     )
+
+
+def list_members(plan: Plan) -> list[dict[str, str | None]]:
+    """Return who is in a fleet, in order: name, kind, and a guest's host. What a run's manifest says of it."""
+    return [{"name": spec["id"], "kind": spec["kind"], "host": spec.get("host")} for spec in plan.specs]
 
 
 def real_bytes_needed(plan: Plan) -> int:

@@ -19,8 +19,9 @@ from cluster.coordinator import Coordinator
 from cluster.errors import InputError, RunFailed, one_line
 from cluster.executor import Executor, InlineExecutor
 from cluster.machine_server import NODE_BUILDER
-from cluster.plan import Plan, make_plan, real_bytes_needed
+from cluster.plan import Plan, list_members, make_plan, real_bytes_needed
 from cluster.progress import live_progress, say
+from cluster.report import write_report
 from cluster.results import (
     FAILED,
     FINISHED,
@@ -54,6 +55,7 @@ class RunRequest:
     executor: str = RAY
     address: str | None = None
     resume: bool = False
+    report: bool = True
     progress: bool = True
     builder: str = NODE_BUILDER
 
@@ -87,7 +89,7 @@ def run_scenario(request: RunRequest) -> RunOutcome:
     """
     scenario, plan = prepare(request.scenario, request.settings, request.seed)
     executor = _make_executor(request)
-    directory = _open_directory(request, scenario)
+    directory = _open_directory(request, scenario, plan)
     if directory.manifest["status"] == FINISHED:
         say(f"{directory.path}: has finished already")
         return RunOutcome(directory.path, directory.manifest, read_json(directory.path / SUMMARY))
@@ -136,7 +138,16 @@ class _Fleet:
                 self._add_cost(0)
                 directory.write_manifest(status=INTERRUPTED, error=one_line(error))
                 raise
+        self._write_report()
         return RunOutcome(directory.path, directory.manifest, summary)
+
+    def _write_report(self) -> None:
+        """Write the report of a run that has finished, with or without it."""
+        if self.request.report:
+            try:
+                write_report(self.directory.path)
+            except InputError as error:
+                say(one_line(error))
 
     def _start(self, coordinator: Coordinator) -> None:
         """Bring everything up to the first epoch: records, servers, kernels, members."""
@@ -172,9 +183,9 @@ def _make_executor(request: RunRequest) -> Executor:
     return RayExecutor(config)
 
 
-def _open_directory(request: RunRequest, scenario: Scenario) -> RunDirectory:
+def _open_directory(request: RunRequest, scenario: Scenario, plan: Plan) -> RunDirectory:
     resolved = scenario.model_dump(mode="json")
-    manifest = new_manifest(resolved, request.scenario, request.executor)
+    manifest = new_manifest(resolved, request.scenario, request.executor) | {"members": list_members(plan)}
     stem = f"{scenario.name}-{scenario.seed}"
     if request.resume:
         path = request.out or find_interrupted(RUNS, stem, resolved)

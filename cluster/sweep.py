@@ -173,7 +173,15 @@ def _run_points(request: SweepRequest, waiting: list[_Point], at_once: int) -> N
 
 
 def _start(request: SweepRequest, point: _Point) -> "subprocess.Popen[str]":
-    command = [*request.command, "run", str(request.scenario), "--executor", "inline", "--json"]
+    command = [
+        *request.command,
+        "run",
+        str(request.scenario),
+        "--executor",
+        "inline",
+        "--json",
+        "--no-report",
+    ]
     command += ["--out", str(point.path)]
     command += [part for setting in point.settings for part in ("--set", setting)]
     command += [] if request.seed is None else ["--seed", str(request.seed)]

@@ -29,6 +29,7 @@ from node.sched import DEFAULT_QUANTUM_PS, DEFAULT_TIME_SLICE_PS
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
 from node.swap.slots import nr_clusters, setup_swap_area
+from node.work import MAX_ZIPF_WORDS
 from shared.constants import CACHE_LINE_BYTES, ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
 from shared.jit import entry
 from shared.streams import Purpose, Stream
@@ -91,8 +92,9 @@ def _check(spec: MachineSpec) -> None:
     if not 1 <= spec.cpus <= MAX_CPUS:
         raise ValueError(f"cpus: {spec.cpus} is outside 1..{MAX_CPUS}")
     free = spec.nr_frames - FIRMWARE_PAGES - KERNEL_PAGES - _descriptor_pages(spec.nr_frames)
-    if free < MIN_MANAGED_PAGES:
-        need = (FIRMWARE_PAGES + KERNEL_PAGES + MIN_MANAGED_PAGES) * PAGE_SIZE // MIB + 2
+    behind_kernel = DMA_END_PFN + KERNEL_PAGES + _descriptor_pages(spec.nr_frames)
+    if free < MIN_MANAGED_PAGES or spec.nr_frames <= behind_kernel:
+        need = (max(DMA_END_PFN, MIN_MANAGED_PAGES) + KERNEL_PAGES) * PAGE_SIZE // MIB + 2
         raise ValueError(f"memory: {spec.memory_bytes // MIB}MiB is less than the {need}MiB that its kernel needs")
     for name, entries, ways in (
         ("l1", spec.tlb.l1_entries, spec.tlb.l1_ways),
@@ -173,7 +175,8 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "ept_marked": guest_frames,
         "violation": 2 * guest_frames,
         "guest": len(spec.guests),
-        "vcpu_owed": sum(guest.cpus for guest in spec.guests),
+        "vcpu": sum(guest.cpus for guest in spec.guests),
+        "vcpu_heap": sum(guest.cpus for guest in spec.guests),
         "traffic": 2 * sum(gfns),
         "incoming": 2 * max(gfns, default=0),
         "final_content": sum(gfns),
@@ -185,9 +188,6 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
 
 def _zipf_words(spec: MachineSpec) -> int:
     return MAX_ZIPF_WORDS * sum(work.workload == "zipf" for work in spec.works)
-
-
-MAX_ZIPF_WORDS: Final = 20_000  # node/work.py: at most 19,000 a table
 
 
 def _set_knobs(state: State, spec: MachineSpec) -> None:
@@ -235,7 +235,7 @@ def _setup_pools(state: State, spec: MachineSpec) -> None:
     base = 0
     for which, capacity in _capacities(spec).items():
         pool = state.pool[which]
-        pool.base = base
+        pool.first_link = base
         pool.capacity = capacity
         pool.mark = 1  # record 0 stands for "none" in a zeroed link
         pool.first_free = NIL
@@ -252,8 +252,8 @@ def _reserved_ranges(nr_frames: int) -> Iterator[tuple[int, int]]:
 def _lay_out_memory(state: State, spec: MachineSpec) -> None:
     zone_ends = {ZoneId.DMA: DMA_END_PFN, ZoneId.DMA32: DMA32_END_PFN, ZoneId.NORMAL: spec.nr_frames}
     start = 0
-    for index, end in zone_ends.items():
-        zone = state.zone[index]
+    for zone_id, end in zone_ends.items():
+        zone = state.zone[zone_id]
         zone.start_pfn = min(start, spec.nr_frames)
         zone.end_pfn = min(end, spec.nr_frames)
         start = end

@@ -13,8 +13,8 @@ kept, by the rule that ``node.state`` gives it:
     marked        frames that were marked in this epoch; likewise violations, view_changes
     scratch       nothing: what a kernel leaves there, no later call reads
 
-The rules read tables that stand before theirs in the state, so restoring applies the same rules to what it has
-restored so far. A record behind its mark is one of zeroes, as in the machine that the checkpoint was taken of.
+The rules read tables that stand before theirs in the state, so restoring applies the same rules to what it
+has restored so far. A record behind its mark is one of zeroes, as in the machine that was kept.
 
 The hash covers everything behind itself. Lengths are compared with the header, and with each other, before
 anything is reserved, so a damaged or foreign file costs no memory. Nothing is ever unpickled.
@@ -70,7 +70,7 @@ def used_parts(state: State, name: str) -> Iterator[Table]:
     elif rule == "pool_links":
         for which in range(Pool.NR):
             pool = state.pool[which]
-            yield table[pool.base : pool.base + pool.mark]
+            yield table[pool.first_link : pool.first_link + pool.mark]
     elif rule == "rb":
         items = state.pool[Pool.RMAP_ITEM]
         yield table[: items.mark]

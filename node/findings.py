@@ -46,7 +46,7 @@ def walk_list(first: int, following: list[int], none: int = NIL) -> list[int]:
 def linked_list(
     name: str, ends: tuple[int, int], following: list[int], previous: list[int]
 ) -> tuple[list[int], list[str]]:
-    """Return the members of a doubly linked list from ``ends[0]`` to ``ends[1]``, and what is wrong with it."""
+    """Return the members of a doubly linked list with these first and last, and what is wrong with it."""
     members = walk_list(ends[0], following)
     if len(members) > len(following):
         return [], [f"{name}: is a circle"]
@@ -65,7 +65,7 @@ def linked_list(
 def used_records(state: "State", which: Pool) -> npt.NDArray[np.bool_]:
     """Return which records of a pool are handed out, for the indices below its mark."""
     pool = state.pool[which]
-    links = np.asarray(state.pool_link)[pool.base : pool.base + pool.mark].tolist()
+    links = np.asarray(state.pool_link)[pool.first_link : pool.first_link + pool.mark].tolist()
     used = np.ones(pool.mark, np.bool_)
     used[0] = False
     used[[index for index in walk_list(pool.first_free, links) if 0 <= index < pool.mark]] = False
@@ -78,7 +78,7 @@ def check_pools(state: "State") -> list[str]:
     for which in range(Pool.NR):
         name = Pool(which).name
         pool = state.pool[which]
-        links = np.asarray(state.pool_link)[pool.base : pool.base + pool.mark].tolist()
+        links = np.asarray(state.pool_link)[pool.first_link : pool.first_link + pool.mark].tolist()
         free = walk_list(pool.first_free, links)
         if len(set(free)) != len(free) or not all(0 < index < pool.mark for index in free):
             wrong.append(f"pool {name}: its free list is a circle or leads outside 1..{pool.mark - 1}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 POOL = np.dtype(
     [
-        ("base", np.int64),  # of this pool's links in pool_link
+        ("first_link", np.int64),  # of this pool's links in pool_link
         ("capacity", np.int32),
         ("mark", np.int32),  # records below it have been handed out at least once
         ("first_free", np.int32),
@@ -49,7 +49,7 @@ def pool_alloc(state: "State", which: int) -> int:
     pool = state.pool[which]
     index = pool.first_free
     if index != NIL:
-        pool.first_free = state.pool_link[pool.base + index]
+        pool.first_free = state.pool_link[pool.first_link + index]
     elif pool.mark < pool.capacity:
         index = pool.mark
         pool.mark = index + 1
@@ -63,6 +63,6 @@ def pool_alloc(state: "State", which: int) -> int:
 def pool_free(state: "State", which: int, index: int) -> None:
     """Take back a record that ``pool_alloc`` handed out."""
     pool = state.pool[which]
-    state.pool_link[pool.base + index] = pool.first_free
+    state.pool_link[pool.first_link + index] = pool.first_free
     pool.first_free = index
     pool.nr_used -= 1

@@ -158,7 +158,7 @@ def live_mms(state: "State") -> list[int]:
     mark = state.pool[Pool.MM].mark
     free = set()
     index = state.pool[Pool.MM].first_free
-    base = state.pool[Pool.MM].base
+    base = state.pool[Pool.MM].first_link
     while index != NIL:
         free.add(index)
         index = int(state.pool_link[base + index])

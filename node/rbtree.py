@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -61,7 +61,7 @@ class Side(IntEnum):
     RIGHT = 1
 
 
-@kernel
+@hot_kernel
 def rb_link(state: "State", tree: int, index: int, parent: int, side: int) -> None:
     """Put a new node below ``parent`` (NIL: the tree is empty), on ``side``, and restore the balance."""
     node = state.rb_node[index]

@@ -9,7 +9,7 @@ but through its layout, which every compiled unit is keyed by.
 import numpy as np
 
 from node.guest.ept_view import VIOLATION
-from node.guest.host_guests import GUEST
+from node.guest.host_guests import GUEST, VCPU
 from node.hw.cpu import CPU
 from node.hw.disk import DISK
 from node.hw.tlb import TLB_ENTRY
@@ -82,7 +82,8 @@ class State(KernelState):
     ept_marked: Counters = table(np.int32, used="marked")  # [nr_frames] of a guest: gfns with a mark, in order of their first
     violation: Records = table(VIOLATION, used="violations")  # [2 * nr_frames] of a guest: its EPT violations of this epoch
     guest: Records = table(GUEST)  # [guests of a host]
-    vcpu_owed: Counters = table(np.int64)  # [vCPUs of all guests] of a host: stall owed for this epoch, ps
+    vcpu: Records = table(VCPU)  # [vCPUs of all guests] of a host, guest after guest
+    vcpu_heap: Counters = table(np.int32, used="scratch")  # [vCPUs of all guests] of a host: those with traffic, by time
     traffic: Records = table(VIOLATION, used="scratch")  # [2 * gfns of all guests] of a host: this epoch's violations, merged
     incoming: Counters = table(np.int32, used="scratch")  # [2 * gfns of the largest guest] of a host: what one guest reports
     final_content: Counters = table(np.int64, used="scratch")  # [gfns of all guests] of a host: content at the epoch's end,

@@ -44,6 +44,10 @@ class Warmed:
     cpu_s: float  # that compiling or loading them took
 
 
+class CompileError(RuntimeError):
+    """A unit that the compiler refuses, with what it said."""
+
+
 def find_units() -> list[str]:
     """Return the modules that have entries, sorted."""
     return sorted(_module(path) for path in _python_files(FOLDERS) if _ENTRY.search(path.read_text()))
@@ -53,7 +57,7 @@ def warm(units: list[str] | None = None, progress: Callable[[Warmed], None] | No
     """Compile what the cache does not hold of ``units`` (all of them if None); return what was looked at.
 
     Nothing is looked at when all is known to be warm, or when nothing is compiled (NUMBA_DISABLE_JIT).
-    Uses a process a CPU. Raises what the compiler raises.
+    Uses a process a CPU. Raises ``CompileError`` for a unit that does not compile.
     """
     wanted = find_units() if units is None else units
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
@@ -66,7 +70,7 @@ def warm(units: list[str] | None = None, progress: Callable[[Warmed], None] | No
     with ProcessPoolExecutor(nr_workers, mp_context=get_context("spawn")) as pool:
         # The largest first, so that none is left alone at the end.
         waiting: list[Future[Warmed]] = [
-            pool.submit(_warm_unit, unit) for unit in sorted(wanted, key=_nr_bytes, reverse=True)
+            pool.submit(warm_unit, unit) for unit in sorted(wanted, key=_nr_bytes, reverse=True)
         ]
         for future in as_completed(waiting):
             done.append(future.result())
@@ -79,7 +83,7 @@ def warm(units: list[str] | None = None, progress: Callable[[Warmed], None] | No
     return done
 
 
-def _warm_unit(unit: str) -> Warmed:
+def warm_unit(unit: str) -> Warmed:
     """Compile, or load, all entries of a unit (in a worker process)."""
     from node.state import State
     from shared.compile_cache import folder_of
@@ -95,7 +99,10 @@ def _warm_unit(unit: str) -> Warmed:
         value for value in vars(module).values() if isinstance(value, Entry) and value.__module__ == unit
     ]
     before = time.process_time()
-    nr_compiled = sum(made.compile(state_class.NUMBA_TYPE).cache_hits == 0 for made in entries)
+    try:
+        nr_compiled = sum(made.compile(state_class.NUMBA_TYPE).cache_hits == 0 for made in entries)
+    except Exception as error:  # numba's errors do not travel between processes
+        raise CompileError(f"{unit}: {error}") from None
     return Warmed(unit, folder_of(_path(unit)).name, nr_compiled, time.process_time() - before)
 
 
@@ -167,7 +174,11 @@ def main(arguments: list[str] | None = None) -> int:
         what = f"{found.nr_compiled} entries compiled" if found.nr_compiled else "cached"
         _say(options.quiet, f"[{nr_done}/{len(units)}] {found.unit}: {what}, {found.cpu_s:.1f} CPU s")
 
-    done = warm(units, show)
+    try:
+        done = warm(units, show)
+    except CompileError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     nr_compiled = sum(found.nr_compiled for found in done)
     if nr_compiled:
         total_s = sum(found.cpu_s for found in done)

@@ -26,7 +26,7 @@ def folder_of(path: Path) -> Path:
     return cache_home() / f"{unit}-{unit_digest(path, compiler_switches())}"
 
 
-class _UnitLocator(_CacheLocator):  # type: ignore[misc]
+class _UnitLocator(_CacheLocator):
     """Puts a unit's machine code into the folder that its digest names."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -61,11 +61,11 @@ class _UnitLocator(_CacheLocator):  # type: ignore[misc]
         return cls(Path(py_file).resolve(), py_func.__name__)
 
 
-class _UnitCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+class _UnitCacheImpl(CompileResultCacheImpl):
     _locator_classes = (_UnitLocator,)
 
 
-class UnitCache(FunctionCache):  # type: ignore[misc]
+class UnitCache(FunctionCache):
     """numba's function cache, kept in the folder of the function's unit."""
 
     _impl_class = _UnitCacheImpl

@@ -67,7 +67,7 @@ LINK_FAILED: Final = -1
 # --- kernels ------------------------------------------------------------------------------------------
 
 
-class _Kernel(CPUDispatcher):  # type: ignore[misc]
+class _Kernel(CPUDispatcher):
     """A numba function with one compiled copy: every argument but the state is an int64."""
 
     def compile(self, sig: Any) -> Any:
@@ -77,9 +77,10 @@ class _Kernel(CPUDispatcher):  # type: ignore[misc]
     def __call__(self, *args: Any) -> Any:
         if not _WRAPPERS:
             raise TypeError(f"{self.py_func.__name__}: a compiled kernel is called by kernels and entries, not by Python")
-        if "entry" not in vars(self):
-            vars(self)["entry"] = Entry(self.py_func)
-        return vars(self)["entry"](*args)
+        wrapper = vars(self).get("wrapper")
+        if wrapper is None:
+            self.wrapper = wrapper = Entry(self.py_func)
+        return wrapper(*args)
 
 
 def kernel(func: Callable[P, R]) -> Callable[P, R]:
@@ -90,14 +91,13 @@ def kernel(func: Callable[P, R]) -> Callable[P, R]:
 
 
 def hot_kernel(func: Callable[P, R]) -> Callable[P, R]:
-    """Make a kernel that becomes part of its callers' bodies, however long it is.
+    """As ``kernel``, but never a call: for what a hot loop does at each turn, where a measurement asked for it.
 
-    For the few on paths that run tens of millions of times a second, where a call costs as much as what it
-    calls; elsewhere it only makes callers slower to compile.
+    LLVM takes a body of ten loads for too long to inline, and then its result goes through memory.
     """
     if not COMPILED:
         return func
-    return cast("Callable[P, R]", _Kernel(func, locals={}, targetoptions=_OPTIONS | {"forceinline": True}))
+    return cast("Callable[P, R]", _Kernel(func, locals={}, targetoptions={**_OPTIONS, "forceinline": True}))
 
 
 # --- entries ------------------------------------------------------------------------------------------
@@ -124,9 +124,9 @@ class Entry(Generic[P, R]):
             return self.py_func(*args, **kwargs)
         if kwargs:
             raise TypeError(f"{self.__name__}: an entry takes positional arguments")
-        state, *ints = args
-        assert isinstance(state, KernelState)
-        result = self.c_function(type(state).NUMBA_TYPE)(state_pointer(state), *map(int, ints))  # type: ignore[call-overload]
+        state: Any = args[0]
+        ints: Any = args[1:]
+        result = self.c_function(type(state).NUMBA_TYPE)(state_pointer(state), *[int(value) for value in ints])
         raise_panic(state)
         return cast("R", result)
 

@@ -22,7 +22,7 @@ record gives a Python int, and a store that does not fit raises.
 import mmap
 import operator
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, overload
 
 import numba
 import numpy as np
@@ -50,6 +50,8 @@ class Record:
     """One record of a table, read and written by field name: Python's view of ``state.page[pfn]``."""
 
     __slots__ = ("_fields", "_index")
+    _fields: dict[str, Any]
+    _index: int
 
     def __init__(self, fields: dict[str, Any], index: int) -> None:
         object.__setattr__(self, "_fields", fields)
@@ -76,6 +78,10 @@ class Records(np.ndarray[Any, Any]):
     def __array_finalize__(self, parent: Any) -> None:
         self._fields = {}
 
+    @overload  # type: ignore[override]  # narrower on purpose: what a kernel reads is a Record, an int
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         if type(index) is str or not isinstance(index, int | np.integer):
             return np.asarray(self)[index]
@@ -84,13 +90,17 @@ class Records(np.ndarray[Any, Any]):
             raise KernelPanic(INDEX_OUTSIDE_TABLE, f"index {position} outside a table of {len(self)} records")
         if not self._fields:
             plain = np.asarray(self)
-            self._fields = {name: memoryview(plain[name]) for name in plain.dtype.names or ()}
+            self._fields = {name: memoryview(plain[name].data) for name in plain.dtype.names or ()}
         return Record(self._fields, position)
 
 
 class Counters(np.ndarray[Any, Any]):
     """A table of integers, indexed by an enum or a number."""
 
+    @overload  # type: ignore[override]  # as above
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, int | np.integer):
             position = int(index)
@@ -329,6 +339,35 @@ class _Len(AbstractTemplate):
 @lower_builtin(len, TableType)
 def _lower_len(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
     return _length(builder, args[0])
+
+
+# --- prefetch -----------------------------------------------------------------------------------------
+
+_READ: Final = 0
+_KEEP_IN_ALL_CACHES: Final = 3
+_DATA: Final = 1
+
+
+def prefetch(_table: Any, _index: int) -> None:
+    """Ask the processor to fetch ``_table[_index]``, which may be read soon; any index is allowed, NIL too."""
+
+
+@infer_global(prefetch)
+class _Prefetch(AbstractTemplate):
+    def generic(self, args: Any, _kws: Any) -> Any:
+        return signature(types.none, args[0], types.int64) if isinstance(args[0], TableType) else None
+
+
+@lower_builtin(prefetch, TableType, types.int64)
+def _lower_prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    size = ir.Constant(WORD, sig.args[0].dtype.itemsize)
+    address = builder.add(_load_entry_word(builder, args[0]), builder.mul(args[1], size))
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [pointer, *(ir.Constant(number, value) for value in (_READ, _KEEP_IN_ALL_CACHES, _DATA))])
+    return context.get_dummy_value()
 
 
 # --- page.refcount ------------------------------------------------------------------------------------

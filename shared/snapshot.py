@@ -3,8 +3,8 @@
     | magic 4 | hash 16 | zstd level 1 of: | header length 4 | header | table | table | ...
 
 The header is msgpack: what the tables belong to (``identity``), and name, element type and length of each.
-Equal tables give equal bytes. ``unpack_snapshot`` trusts nothing: it returns the tables or raises ``ValueError``
-with one line. Nothing is ever unpickled.
+Equal tables give equal bytes. ``unpack_snapshot`` trusts nothing: it returns the tables or raises
+``ValueError`` with one line. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def tables_digest(tables: Iterable[tuple[str, Table]]) -> str:
 
 
 def pack_snapshot(identity: str, tables: Iterable[tuple[str, Table]]) -> bytes:
-    """Return the snapshot of ``tables``. ``identity`` says what they belong to: whatever restores must match it."""
+    """Return the snapshot of ``tables``, which belong to ``identity``: who restores them must be the same."""
     pairs = list(tables)
     header = msgpack.packb([identity, [[name, _kind(table), len(table)] for name, table in pairs]])
     pieces = [_LENGTH.pack(len(header)), header]
@@ -46,9 +46,10 @@ def pack_snapshot(identity: str, tables: Iterable[tuple[str, Table]]) -> bytes:
 
 
 def unpack_snapshot(identity: str, data: bytes) -> dict[str, Table]:
-    """Return the tables of a snapshot, read-only, as plain bytes-backed arrays of records or integers.
+    """Return the tables of a snapshot, read-only, as arrays of integers or of records as plain bytes.
 
-    Raises ``ValueError`` if ``data`` is damaged, is no snapshot, or is one of something else than ``identity``.
+    Raises ``ValueError`` if ``data`` is damaged, is no snapshot, or is one of something else than
+    ``identity``.
     """
     start = len(MAGIC) + _HASH_BYTES
     if len(data) < start or data[: len(MAGIC)] != MAGIC:

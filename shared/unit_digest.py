@@ -13,7 +13,6 @@ import ast
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,15 +61,21 @@ def _file_of(module: str) -> Path | None:
     return path if path.exists() else None
 
 
-def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield (module, name) for everything that a file imports."""
-    for node in ast.walk(tree):
+@functools.cache
+def _imports(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return (module, name) for everything that a file imports."""
+    found = []
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                yield node.module, alias.name
+            found += [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, ""
+            found += [(alias.name, "") for alias in node.names]
+    return tuple(found)
+
+
+@functools.cache
+def _code(path: Path) -> str:
+    return f"{path.name}:{ast.dump(_tree(path))}"
 
 
 def unit_files(path: Path) -> tuple[list[Path], list[str]]:
@@ -83,7 +88,7 @@ def unit_files(path: Path) -> tuple[list[Path], list[str]]:
         if file in found:
             continue
         found.add(file)
-        for module, name in _imports(_tree(file)):
+        for module, name in _imports(file):
             if module in DECLARATIONS:
                 declared.add(f"{module}.{name}")
                 continue
@@ -101,5 +106,5 @@ def unit_digest(path: Path, switches: str) -> str:
     files, declared = unit_files(path)
     digest = hashlib.sha256(f"{switches} {declared}".encode())
     for file in files:
-        digest.update(f"{file.name}:{ast.dump(_tree(file))}".encode())
+        digest.update(_code(file).encode())
     return digest.hexdigest()[:16]

@@ -1,4 +1,5 @@
 /* What the benchmarks call: the same functions over the same State as benchmarks/kernels.py has, in C. */
+#include "ksm.h"
 #include "vm.h"
 
 int64_t touch_in_order(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages, int64_t count)

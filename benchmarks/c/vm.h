@@ -12,7 +12,7 @@ static int64_t pool_alloc(State *s, int64_t which)
     struct pool *pool = &s->pool[which];
     int64_t index = pool->first_free;
     if (index != NIL)
-        pool->first_free = s->pool_link[pool->base + index];
+        pool->first_free = s->pool_link[pool->first_link + index];
     else if (pool->mark < pool->capacity)
         index = pool->mark++;
     else
@@ -24,7 +24,7 @@ static int64_t pool_alloc(State *s, int64_t which)
 static void pool_free(State *s, int64_t which, int64_t index)
 {
     struct pool *pool = &s->pool[which];
-    s->pool_link[pool->base + index] = pool->first_free;
+    s->pool_link[pool->first_link + index] = pool->first_free;
     pool->first_free = (int32_t)index;
     pool->nr_used--;
 }

@@ -1,8 +1,8 @@
 """A guest's EPT view: what it may do with each of its frames before its host has to be asked.
 
-Translations of a guest go through two tables: its own gives a guest frame (gfn), its host's (the extended page
-table, EPT) the frame behind it. The host runs after the guest, so the guest does not see that table but a
-*view* of it as it stood at the last border: one byte a frame.
+Translations of a guest go through two tables: its own gives a guest frame (gfn), its host's (the extended
+page table, EPT) the frame behind it. The host runs after the guest, so the guest does not see that table
+but a *view* of it as it stood at the last border: one byte a frame.
 
     UNTOUCHED   the host has nothing there     any access is an EPT violation
     SWAPPED     the host has it on its device  any access is an EPT violation, and waits for the device
@@ -13,8 +13,8 @@ A violation is logged with its time for the host to serve afterwards, charged an
 take, and raises the view, so that the guest goes on. The host says with its answer by how much the
 estimate was wrong.
 
-Marks say which frames the guest used and whose content it changed in this epoch, each once: ACCESSED stands for
-the accessed bit of the EPT, CHANGED for the content that the report takes along. What changes content
+Marks say which frames the guest used and whose content it changed in this epoch, each once: ACCESSED stands
+for the accessed bit of the EPT, CHANGED for the content that the report takes along. What changes content
 (node/content.py, and the allocator, which hands out zeroed frames) calls ``ept_wrote``.
 
 Page tables count: the frame of a table is written when it is allocated, and the walk accesses it.

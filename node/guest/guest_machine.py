@@ -78,7 +78,7 @@ class GuestMachine:
         return bool(self.state.current[Current.KILLED])
 
     def _report(self, epoch: int, finished: bool, *, silent: bool) -> bytes:
-        """Encode what the epoch logged and marked, and forget it. A ``silent`` guest reports counters only."""
+        """Encode what the epoch logged and marked, and forget it. If ``silent``, counters only."""
         state = self.state
         if silent:
             return encode(GuestReport(epoch, self.guest, self.counters(), finished=finished))

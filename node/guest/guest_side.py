@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @entry
 def take_lowered_view(state: "State") -> int:
-    """After the host's views were written to ``ept_view``: drop translations that grant more; return how many."""
+    """Drop translations that grant more than ``ept_view``, just written, does; return how many."""
     return flush_lowered_view(state)
 
 

@@ -1,4 +1,4 @@
-"""``HostMachine``: a machine that runs guests, as a member of a fleet. ``node/guest/host_guests.py`` has its kernels.
+"""``HostMachine``: a machine that runs guests, as a member. Its kernels: node/guest/host_guests.py.
 
 The Python of this file sorts and copies arrays; what an epoch does to memory happens in the kernels.
 """
@@ -21,8 +21,8 @@ from node.machine import Machine
 from node.state import State
 from node.vm.mmap import madvise_mergeable, mmap, new_mm
 from node.vm.vma import VmFlag
-from scenarios.images import load_image
 from shared.constants import NIL, PAGE_SIZE, PS_PER_NS
+from shared.images import load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
 
 
@@ -87,7 +87,6 @@ class HostMachine:
             self._decode(data, index, order.epoch) if data and not state.guest[index].killed else None
             for index, data in enumerate(order.reports)
         ]
-        np.asarray(state.vcpu_owed)[:] = 0
         for index, report in enumerate(reports):
             if report is not None:
                 self._take_contents(index, report)
@@ -99,7 +98,7 @@ class HostMachine:
         return self._answers(order.epoch)
 
     def _decode(self, data: bytes, index: int, epoch: int) -> GuestReport:
-        """Return a guest's report. Raises ``ValueError`` if it is not this guest's, or refers to what is not there."""
+        """Return a guest's report. Raises ``ValueError`` if it is another's, or names what is not there."""
         report = decode_as(GuestReport, data)
         if report.guest != index or report.epoch != epoch:
             raise ValueError(
@@ -125,7 +124,7 @@ class HostMachine:
         take_contents(state, index, nr_changed, nr_accessed)
 
     def _merge(self, reports: list[GuestReport | None]) -> int:
-        """Write all violations to ``state.traffic``, ordered by (time, guest, vCPU, sequence); return their number."""
+        """Write all violations to ``state.traffic`` by (guest, vCPU, time, sequence); return their number."""
         present = [(index, report) for index, report in enumerate(reports) if report is not None]
         lengths = [len(report.violation_gfn) for _, report in present]
         total = sum(lengths)
@@ -139,7 +138,7 @@ class HostMachine:
         sequence = np.concatenate([np.arange(length) for length in lengths])
         times = np.concatenate([report.violation_time_ps for _, report in present])
         vcpus = np.concatenate([report.violation_vcpu for _, report in present])
-        order = np.lexsort((sequence, vcpus, guests, times))
+        order = np.lexsort((sequence, times, vcpus, guests))
         traffic = np.asarray(self.state.traffic)[:total]
         traffic["time_ps"] = times[order]
         traffic["guest"] = guests[order]
@@ -156,7 +155,7 @@ class HostMachine:
         levels = np.asarray(state.view_sent)[positions]
         borders = np.searchsorted(positions, self._first_gfn)
         mean_latency_ns = next_estimate(state) // PS_PER_NS
-        owed = np.asarray(state.vcpu_owed)
+        owed = np.asarray(state.vcpu)["owed_ps"]
         answers = []
         for index in range(self.nr_guests):
             guest = state.guest[index]

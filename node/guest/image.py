@@ -17,8 +17,8 @@ import numpy.typing as npt
 from node.guest.ept_view import View
 from node.guest.replay import ImageState, Replay, ReplayMode, end_epoch, run_replay, start_replay
 from node.hw.cost import DEFAULT_CYCLES, PS_PER_CYCLE_AT_1_GHZ, REFERENCE_GHZ, Cost
-from scenarios.images import HostState, Image, PageClass, load_image
 from shared.constants import NIL, NS_PER_S, PS_PER_NS
+from shared.images import HostState, Image, PageClass, load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
 from shared.snapshot import Table, pack_snapshot, tables_digest, unpack_snapshot
 from shared.streams import (
@@ -128,7 +128,7 @@ class ImageGuest:
         return tables_digest(self._tables())
 
     def _tables(self) -> list[tuple[str, Table]]:
-        """Return what changes while the guest runs: all but what an epoch leaves empty and what never changes."""
+        """Return what changes while the guest runs and outlives an epoch."""
         return [(name, table) for name, table in self.state.tables() if _used(name) == "all"]
 
     def _apply(self, answer: HostAnswer) -> None:
@@ -237,7 +237,8 @@ def _presence(image: Image, presence: str) -> npt.NDArray[np.bool_]:
     if presence == "thp":
         return touched
     if presence == "nonzero":
-        return touched & (image.ids != 0).any(axis=0)
+        touched &= (image.ids != 0).any(axis=0)
+        return touched
     raise ValueError(f"presence: {presence!r} is none of thp, nonzero")
 
 

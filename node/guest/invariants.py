@@ -77,7 +77,7 @@ def page_table_entries(state: State, mm: int, vaddr: int, nr_pages: int) -> npt.
 
 
 def check_guest(state: State, guest_index: int, contents: npt.NDArray[np.int64]) -> None:
-    """Check one living guest at a border, its answer settled. Raises ``AssertionError`` that names the first gfn.
+    """Check one living guest at a border. Raises ``AssertionError`` that names the first wrong gfn.
 
     ``contents`` is what the guest says that its frames hold.
     """

@@ -11,16 +11,16 @@ A recording has snapshots, and between them nobody looked. Replay fills in the s
 
 *rate*: a page that changed in k of the n spans it was watched over changes by a Poisson process of rate
 -ln(1 - k/n) / span, the one under which a span sees no change with probability 1 - k/n. For k = n that is
-infinite: such a *hot* page changes every ``hot_period``, which is to be shorter than a full scan of ksmd, so that
-no scan finds it calm. After the last snapshot the rates go on.
+infinite: such a *hot* page changes every ``hot_period``, which is to be shorter than a full scan of ksmd,
+so that no scan finds it calm. After the last snapshot the rates go on.
 
-Every page has at most one event due. Pages with one are in a binary heap by (time, gfn): an epoch costs what
-happens in it, whatever the size of the guest. Draws are a function of (seed, gfn, event number), so the events
-are the same however time is cut into epochs.
+Every page has at most one event due. Pages with one are in a binary heap by (time, gfn): an epoch costs
+what happens in it, whatever the size of the guest. Draws are a function of (seed, gfn, event number), so
+the events are the same however time is cut into epochs.
 
 The guest has one vCPU and a clock of its own, which counts the time in which it runs. It lags behind the
-time of its host by its ``start_offset``, by what the estimates of EPT violations cost it, and by the stall that its host
-says it owes:
+time of its host by its ``start_offset``, by what the estimates of EPT violations cost it, and by the stall
+that its host says it owes:
 
     host time = guest time + lag
 
@@ -375,7 +375,7 @@ def _change(state: "State", gfn: int, now_ns: int) -> None:
 
 @kernel
 def _set_snapshot(state: "State", now_ns: int) -> None:
-    """Give every touched page that differs from the next snapshot its recorded content, as far as time allows."""
+    """Give touched pages that differ from the next snapshot its content, as far as time allows."""
     snapshot = state.var[Replay.NEXT_SNAPSHOT]
     end_ps = state.var[Replay.END_PS]
     for gfn in range(state.var[Replay.NEXT_GFN], state.var[Replay.NR_PAGES]):

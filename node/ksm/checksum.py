@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Knob
 from node.ksm.records import KsmChecksum, KsmCompare
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
 from shared.wrap64 import HALF_SHIFT, LOW_HALF, shift_right64
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def zero_checksum(state: "State") -> int:
     return _as_int32(ZERO_PAGE_JHASH2 if state.knob[Knob.KSM_CHECKSUM] == KsmChecksum.JHASH2 else ZERO_PAGE_XXHASH)
 
 
-@kernel
+@hot_kernel
 def content_checksum(state: "State", content: int) -> int:
     """Return the checksum of a page with this content id, as an int32."""
     if content == 0:
@@ -62,7 +62,7 @@ def content_checksum(state: "State", content: int) -> int:
     return _as_int32(content)
 
 
-@kernel
+@hot_kernel
 def page_key(state: "State", pfn: int) -> int:
     """Return what decides whether two frames are equal, and orders them."""
     content = state.page[pfn].content

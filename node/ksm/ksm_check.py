@@ -93,8 +93,8 @@ def _check_mm_list(state: "State") -> list[str]:
 
 
 def _check_unstable_tree(state: "State", listed: set[int]) -> list[str]:
-    where = state.rmap_item["where"]
-    inside = sorted(index for index in listed if where[index] == ItemPlace.UNSTABLE_TREE)
+    members = np.array(sorted(listed), np.int64)
+    inside = members[state.rmap_item["where"][members] == ItemPlace.UNSTABLE_TREE]
     wrong = differ(
         "pages_unshared",
         state.ksm_stat[KsmStat.PAGES_UNSHARED],
@@ -105,7 +105,7 @@ def _check_unstable_tree(state: "State", listed: set[int]) -> list[str]:
     if scan.mm == HEAD:
         return wrong  # between two full scans the old tree stands, about to be dropped as a whole
     order, broken = tree_in_order(state, Tree.UNSTABLE)
-    current = {index for index in inside if state.rmap_item[index].seqnr == scan.seqnr}
+    current = set(inside[state.rmap_item["seqnr"][inside] == scan.seqnr].tolist())
     wrong += broken
     return wrong + each(
         sorted(current ^ set(order)),
@@ -235,8 +235,8 @@ def _check_merged_pages(state: "State", mappings: Mappings) -> list[str]:
             lambda pfn: f"frame {pfn}: is merged, but its content is not its stable node's key any more",
         )
     protected = page_flags[mappings.pfn * mappings.present] & PageFlag.KSM == 0
-    unsafe = mappings.present & ~protected & (mappings.pte & (Pte.WRITE | Pte.DIRTY) != 0)
+    unsafe = mappings.present & ~protected & (mappings.pte & Pte.WRITE != 0)
     return wrong + each(
         np.flatnonzero(unsafe),
-        lambda i: f"{mappings.name(i)}: may write merged frame {mappings.pfn[i]}, or has",
+        lambda i: f"{mappings.name(i)}: may write merged frame {mappings.pfn[i]}",
     )

@@ -28,7 +28,7 @@ from node.phys.page import PageFlag
 from node.rbtree import Tree
 from node.vm.vma import VmFlag, find_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE, PS_PER_MS, PS_PER_S
-from shared.jit import entry, kernel
+from shared.jit import entry, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -44,7 +44,7 @@ SKIP_MAX: Final = 8
 # --- finding the next page ------------------------------------------------------------------------------
 
 
-@kernel
+@hot_kernel
 def _next_mapped_anon(state: "State", mm_index: int, vaddr: int, end: int) -> int:
     """Return the first address in [vaddr, end) at which an anonymous page is mapped, or NIL."""
     pgd = state.mm[mm_index].pgd_pfn
@@ -71,7 +71,7 @@ def _skip_age(age: int) -> int:
     return SKIP_MAX
 
 
-@kernel
+@hot_kernel
 def _should_skip(state: "State", item_index: int, vaddr: int) -> int:
     """Return whether smart_scan leaves the page out this time: the older and lonelier, the more often."""
     if not state.knob[Knob.KSM_SMART_SCAN] or state.knob[Knob.KSM_MODEL] != KsmModel.LINUX_6_18:
@@ -94,7 +94,7 @@ def _should_skip(state: "State", item_index: int, vaddr: int) -> int:
     return 1
 
 
-@kernel
+@hot_kernel
 def _next_in_area(state: "State", vma_index: int) -> int:
     """Return the item of the next page to scan in the area, from scan.address on, or NIL at its end."""
     scan = state.ksm_scan[0]
@@ -115,7 +115,7 @@ def _next_in_area(state: "State", vma_index: int) -> int:
     return NIL
 
 
-@kernel
+@hot_kernel
 def _next_in_mm(state: "State", mm_index: int) -> int:
     """Return the item of the next page to scan in the address space, or NIL at its end."""
     scan = state.ksm_scan[0]
@@ -133,7 +133,7 @@ def _next_in_mm(state: "State", mm_index: int) -> int:
     return NIL
 
 
-@kernel
+@hot_kernel
 def _next_item_to_scan(state: "State") -> int:
     """Return the item of the next page in the order of the scan, or NIL at the end of a full scan."""
     scan = state.ksm_scan[0]
@@ -165,7 +165,7 @@ def _next_item_to_scan(state: "State") -> int:
     return NIL
 
 
-@kernel
+@hot_kernel
 def _scan_one(state: "State") -> int:
     """Scan one page; return 0 at the end of a full scan."""
     item_index = _next_item_to_scan(state)

@@ -45,8 +45,8 @@ def _zone_mark(state: "State", zone_index: int, below_low: int, gfp: int) -> int
     if not below_low:
         return zone.low
     if gfp & Gfp.HIGH:
-        return zone.min - zone.min // GFP_HIGH_DIVISOR
-    return zone.min
+        return zone.min_wmark - zone.min_wmark // GFP_HIGH_DIVISOR
+    return zone.min_wmark
 
 
 @kernel

@@ -40,10 +40,10 @@ def setup_watermarks(state: "State") -> None:
     pages_min = int(state.knob[Knob.MIN_FREE_KBYTES]) // PAGE_KIB
     for index, pages in enumerate(managed):
         zone = state.zone[index]
-        zone.min = pages_min * pages // max(sum(managed), 1)
-        gap = max(zone.min // 4, pages * int(state.knob[Knob.WATERMARK_SCALE_FACTOR]) // WATERMARK_SCALE_UNIT)
-        zone.low = zone.min + gap
-        zone.high = zone.min + 2 * gap
+        zone.min_wmark = pages_min * pages // max(sum(managed), 1)
+        gap = max(zone.min_wmark // 4, pages * int(state.knob[Knob.WATERMARK_SCALE_FACTOR]) // WATERMARK_SCALE_UNIT)
+        zone.low = zone.min_wmark + gap
+        zone.high = zone.min_wmark + 2 * gap
         zone.protection = sum(managed[index + 1 :]) // LOWMEM_RESERVE_RATIO[index]
 
 

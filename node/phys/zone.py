@@ -18,7 +18,7 @@ ZONE = np.dtype(
         ("end_pfn", np.int64),  # first frame behind the zone
         ("managed", np.int64),  # frames that the buddy system has or has handed out
         ("nr_free", np.int64),
-        ("min", np.int64),  # watermarks, in pages
+        ("min_wmark", np.int64),  # watermarks, in pages (`min` would hide a method of numpy's)
         ("low", np.int64),
         ("high", np.int64),
         ("protection", np.int64),  # lowmem_reserve against requests that prefer a higher zone, from build

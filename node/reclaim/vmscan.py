@@ -280,7 +280,7 @@ def _worth_another_try(state: "State") -> int:
     """Return whether the request could be served if all that is reclaimable were (should_reclaim_retry)."""
     reserve = 0
     for zone in range(NR_ZONES):
-        reserve += state.zone[zone].min
+        reserve += state.zone[zone].min_wmark
     return 1 if state.vm_stat[VmStat.NR_FREE_PAGES] + _nr_reclaimable(state) > reserve else 0
 
 

@@ -27,7 +27,7 @@ from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_page
 from node.ksm.records import KsmRun
-from node.joints import free_swap_entry, note_view_change, swap_in, try_to_free_swap
+from node.joints import free_swap_entry, free_swap_if_full, note_view_change, swap_in, try_to_free_swap
 from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp, alloc_pages
 from node.reclaim.lru import LruList, lru_add
@@ -209,11 +209,11 @@ def _drop_swap_if_useless(state: "State", pfn: int, access: int) -> None:
     page = state.page[pfn]
     if not page.page_flags & PageFlag.SWAPCACHE:
         return
-    area = state.swap_area[0]
-    half_full = area.nr_used * 2 >= area.nr_slots
     writing_alone = access != Access.READ and not page.page_flags & PageFlag.KSM and page.refcount == 2  # noqa: PLR2004
-    if half_full or writing_alone:
+    if writing_alone:
         try_to_free_swap(state, pfn)
+    else:
+        free_swap_if_full(state, pfn)
 
 
 @kernel

@@ -9,7 +9,7 @@ copy_nonpresent_pte).
 
 from typing import TYPE_CHECKING
 
-from node.counters import Knob
+from node.counters import Knob, KsmStat
 from node.guest.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
@@ -45,6 +45,9 @@ def _copy_pte(state: "State", child: int, parent: int, position: int, vaddr: int
     page = state.page[pfn]
     if page.page_flags & PageFlag.ZERO_PAGE:
         child_mm.nr_zero += 1
+        if pte & Pte.DIRTY:  # made by KSM: see leave_zero_page
+            child_mm.ksm_zero_pages += 1
+            state.ksm_stat[KsmStat.KSM_ZERO_PAGES] += 1
     else:
         page.page_flags &= ~PageFlag.ANON_EXCLUSIVE
         page.refcount += 1
@@ -100,6 +103,7 @@ def fork_mm(state: "State", parent: int) -> int:
         return NIL
     child_mm = state.mm[child]
     parent_mm = state.mm[parent]
+    child_mm.alive = 0  # not yet: the OOM killer must not pick a process that is half made
     child_mm.brk_start = parent_mm.brk_start
     child_mm.brk = parent_mm.brk
     child_mm.mmap_top = parent_mm.mmap_top
@@ -107,6 +111,7 @@ def fork_mm(state: "State", parent: int) -> int:
     if parent_mm.mergeable:
         ksm_enter(state, child)
     failed = _copy_areas(state, child, parent)
+    child_mm.alive = 1
     flush_tlb_mm(state, parent)
     if failed == NIL:
         exit_mmap(state, child)

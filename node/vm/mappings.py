@@ -33,7 +33,8 @@ class Mappings:
     @property
     def present(self) -> Ints:
         """Which leaf entries map a frame."""
-        return np.not_equal(self.pte & Pte.PRESENT, 0)
+        present: Ints = np.not_equal(self.pte & Pte.PRESENT, 0)
+        return present
 
     @property
     def pfn(self) -> Ints:

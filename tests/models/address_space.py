@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class AddressSpace:
-    """One process: which pages are mapped, which were touched, and the byte at the start of each that was written."""
+    """One process: which pages are mapped and touched, and the first byte of each that was written."""
 
     mapped: set[int] = field(default_factory=set)
     touched: set[int] = field(default_factory=set)  # read or written since they were mapped

@@ -1,7 +1,6 @@
-"""Real pages: the 4096 bytes that each pattern of node/content.py stands for, made in the most obvious way."""
+"""Real pages: the 4096 bytes that each pattern of node/content.py stands for, made in an obvious way."""
 
 import hashlib
-import random
 from dataclasses import dataclass
 
 from shared.constants import PAGE_SIZE
@@ -11,7 +10,7 @@ TEXT = b"the quick brown fox jumps over the lazy dog "
 
 @dataclass(frozen=True)
 class Pattern:
-    """What fills a page: ``kind`` of same, unique, half, text, with the numbers that tell pages of it apart."""
+    """What fills a page: same, unique, half or text, with the numbers that tell pages of it apart."""
 
     kind: str
     seed: int
@@ -22,7 +21,7 @@ class Pattern:
         if self.kind == "same":
             return self.seed.to_bytes(8, "little", signed=True) * (PAGE_SIZE // 8)
         name = f"{self.kind} {self.seed} {self.index}".encode()
-        noise = random.Random(hashlib.sha256(name).digest()).randbytes(PAGE_SIZE - 1)
+        noise = hashlib.shake_128(name).digest(PAGE_SIZE - 1)
         if self.kind == "half":
             noise = noise[: PAGE_SIZE // 2] + bytes(PAGE_SIZE - 1 - PAGE_SIZE // 2)
         if self.kind == "text":

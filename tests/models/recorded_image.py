@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenarios.images import HostState, PageClass
+from shared.images import HostState, PageClass
 
 
 def columns_of(

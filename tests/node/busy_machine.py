@@ -1,4 +1,4 @@
-"""A machine in which everything has happened: forks, swapped pages, merged pages, chains, free frames in pieces."""
+"""A machine in which everything has happened: forks, swapped and merged pages, free frames in pieces."""
 
 from node.build import build_state
 from node.counters import Current, Knob
@@ -17,7 +17,7 @@ FULL_SCANS = 3
 
 
 class BusyMachine(VmMachine):
-    """Processes: ``mergers`` that share merged pages, a ``child`` of one, and a ``large`` one, partly swapped."""
+    """Processes: ``mergers`` that share pages, a ``child`` of one, and a ``large`` one, partly swapped."""
 
     def __init__(self) -> None:
         spec = MachineSpec(
@@ -29,7 +29,11 @@ class BusyMachine(VmMachine):
         self.start = [self.map(mm, NR_MERGEABLE) for mm in self.mergers]
         for mm, start in zip(self.mergers, self.start, strict=True):
             for page in range(NR_MERGEABLE):
-                self.write(mm, start + page * PAGE_SIZE, page % NR_CONTENTS if page < NR_MERGEABLE - 9 else 100 + page + mm)
+                self.write(
+                    mm,
+                    start + page * PAGE_SIZE,
+                    page % NR_CONTENTS if page < NR_MERGEABLE - 9 else 100 + page + mm,
+                )
             madvise_mergeable(self.state, mm, start, start + NR_MERGEABLE * PAGE_SIZE)
         ksm_set_run(self.state, KsmRun.MERGE)
         for _ in range(FULL_SCANS):
@@ -46,15 +50,15 @@ class BusyMachine(VmMachine):
             self.write(self.large, self.large_start + page * PAGE_SIZE, 7)
         self.unmap(self.large, self.large_start + 500 * PAGE_SIZE, 300)
         self.state.current[Current.CPU] = 1
+        self.read(self.large, self.large_start)
 
     def go_on(self) -> list[int]:
         """Do some of everything once more; return what was found on the way."""
-        found = []
-        for page in range(0, 300, 7):
-            found.append(self.write(self.large, self.large_start + page * PAGE_SIZE, page % 9))
+        large = range(self.large_start, self.large_start + 300 * PAGE_SIZE, 7 * PAGE_SIZE)
+        found = [self.write(self.large, vaddr, vaddr // PAGE_SIZE % 9) for vaddr in large]
         found.append(ksm_do_scan(self.state, 100))
-        for page in range(NR_MERGEABLE):
-            found.append(self.write(self.mergers[1], self.start[1] + page * PAGE_SIZE, 3))
+        merged = range(self.start[1], self.start[1] + NR_MERGEABLE * PAGE_SIZE, PAGE_SIZE)
+        found += [self.write(self.mergers[1], vaddr, 3) for vaddr in merged]
         grandchild = self.fork(self.child)
         found.append(grandchild)
         found.append(self.unmap(self.large, self.large_start + 1000 * PAGE_SIZE, 500))

@@ -111,7 +111,9 @@ def test_a_word_changes_the_id_and_word_0_restores_it(state: State, pattern: Pat
 
 
 @given(PATTERNS, BYTES, BYTES)
-def test_a_copy_holds_the_same_and_goes_its_own_way(state: State, pattern: Pattern, first: int, second: int) -> None:
+def test_a_copy_holds_the_same_and_goes_its_own_way(
+    state: State, pattern: Pattern, first: int, second: int
+) -> None:
     fill(state, pattern)
     write_byte_at(state, 0, first)
     copy_frame(state, 1, 0)

@@ -20,7 +20,7 @@ def state_with_pools() -> State:
     state = State(**lengths)
     for which in range(Pool.NR):
         pool = state.pool[which]
-        pool.base = which * CAPACITY
+        pool.first_link = which * CAPACITY
         pool.capacity = CAPACITY
         pool.mark = 1
         pool.first_free = NIL

@@ -1,9 +1,9 @@
 """A built machine for tests of memory management, with the steps that tests take."""
 
 from node.build import build_state
+from node.content import write_first_byte
 from node.counters import Current, Knob, Request
 from node.hw.mmu import touch
-from node.content import write_first_byte
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag

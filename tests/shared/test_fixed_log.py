@@ -26,13 +26,13 @@ class Scratch(KernelState):
 
 
 @entry
-def log2_of(state: Scratch, value: int) -> int:  # noqa: ARG001
+def log2_of(state: Scratch, value: int) -> int:
     """Return log2_fixed."""
     return log2_fixed(value)
 
 
 @entry
-def wait_of(state: Scratch, word: int, wait_per_bit: int) -> int:  # noqa: ARG001
+def wait_of(state: Scratch, word: int, wait_per_bit: int) -> int:
     """Return exponential."""
     return exponential(word, wait_per_bit)
 

@@ -8,7 +8,7 @@ from shared.snapshot import pack_snapshot, tables_digest, unpack_snapshot
 RECORD = np.dtype([("a", np.int64), ("b", np.int32)], align=True)
 
 
-def tables() -> list[tuple[str, np.ndarray]]:  # type: ignore[type-arg]
+def tables() -> list[tuple[str, np.ndarray]]:
     records = np.zeros(3, RECORD)
     records["a"] = [1, -2, 3]
     return [("numbers", np.arange(5, dtype=np.int32)), ("records", records), ("none", np.empty(0, np.int8))]

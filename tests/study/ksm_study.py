@@ -1,4 +1,4 @@
-"""The frozen real-host study: the same four guests' pages on a simulated host, ksmd's counters beside the real ones.
+"""The frozen real-host study: the same guests' pages on a simulated host, its ksmd beside the real one.
 
 Run it to see the table:  python -m tests.study.ksm_study
 """
@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from node.counters import KsmStat
 from node.guest.host import HostMachine
-from scenarios.images import HostState, load_image
 from shared.constants import MIB, NS_PER_MS, PAGE_SIZE
+from shared.images import HostState, load_image
 from shared.messages import GuestReport, HostPhase, encode
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "ksm-study"
@@ -49,7 +49,7 @@ class Process:
 
 
 def processes(tag: str = FROZEN) -> list[Process]:
-    """Read the guests in their order of scanning: RAM, then the present pages of the small areas behind it."""
+    """Read the guests in scan order: RAM, then the present pages of the small areas behind it."""
     settings = json.loads((FOLDER / f"{tag}.json").read_text())
     areas = json.loads((FOLDER / f"{tag}.extra_vmas.json").read_text())
     found = []
@@ -89,7 +89,7 @@ def perfect(contents: Sequence[npt.NDArray[np.int64]], max_page_sharing: int) ->
 
 
 def first_report(guest: int, process: Process) -> bytes:
-    """Return the report of a guest that writes all of its present pages at once, in the order of addresses."""
+    """Return the report of a guest that writes all of its present pages at once, by address."""
     gfns = np.flatnonzero(process.present).astype(np.int32)
     contents = process.contents[gfns]
     return encode(
@@ -162,22 +162,16 @@ def at(samples: Sequence[Counts], pages_scanned: int) -> Counts:
 
 
 def table() -> str:
-    """Run the study and lay the recorded counters beside the simulated ones at equal ``pages_scanned``."""
+    """Run the study; lay recorded and simulated counters side by side at equal ``pages_scanned``."""
     rows = recorded()
     samples = run_frozen(rows[-1].pages_scanned)
-    lines = [
-        f"{'pages_scanned':>14} {'full scans':>12} {'shared':>15} {'sharing':>15} {'unshared':>15} {'volatile':>15}"
-    ]
+    names = ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
+    lines = ["recorded / simulated", f"{'pages_scanned':>14}" + "".join(f"{name:>17}" for name in names)]
     for row in rows:
         here = at(samples, row.pages_scanned)
-        pairs = [
-            f"{getattr(row, name)} / {getattr(here, name)}"
-            for name in ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
-        ]
-        lines.append(
-            f"{row.pages_scanned:>14} {pairs[0]:>12} {pairs[1]:>15} {pairs[2]:>15} {pairs[3]:>15} {pairs[4]:>15}"
-        )
-    return "recorded / simulated\n" + "\n".join(lines) + "\n"
+        pairs = [f"{getattr(row, name)} / {getattr(here, name)}" for name in names]
+        lines.append(f"{row.pages_scanned:>14}" + "".join(f"{pair:>17}" for pair in pairs))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real host's ksmd over real guests: the simulated one ends with the same counters, and gets there the same way."""
+"""A real host's ksmd over real guests: the simulated one ends with the same counters, by the same way."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""ksmd, given time, reaches perfect sharing on frozen recordings: computed here from the files alone, with numpy."""
+"""ksmd reaches perfect sharing on frozen recordings: computed from the files alone, with numpy."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ GUESTS = [("idle-a", 0), ("nginx-a", 0), ("nginx-a", 77)]  # image, variant
 FILE, RESERVED, SLAB, PGTABLE, KERNEL_OTHER, ZERO_PAGE, NOPAGE = 7, 2, 3, 4, 9, 10, 0
 
 
-def columns(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def columns(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Read content numbers, classes, presence and hashes without the loader."""
     file = np.load(DATA / f"{name}.npz", allow_pickle=False)
     delta = file["ids_delta"].astype(np.int64)

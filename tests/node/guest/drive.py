@@ -1,6 +1,6 @@
 """What tests do with members: run them epoch by epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,23 @@ def run(guest: ImageGuest, end_ns: int, epoch_ns: int, start_ns: int = 0) -> lis
     return reports
 
 
-def answer(epoch: int = 0, **fields: Any) -> bytes:
+def answer(
+    *,
+    view_gfn: Sequence[int] | np.ndarray[Any, Any] = (),
+    view_level: Sequence[int] = (),
+    stall_ps: Sequence[int] = (),
+    mean_latency_ns: int = 0,
+    killed: bool = False,
+) -> bytes:
     """Return an encoded answer to guest 0."""
-    lists = {
-        name: np.array(fields.pop(name), kind)
-        for name, kind in (("view_gfn", np.int32), ("view_level", np.int8), ("stall_ps", np.int64))
-        if name in fields
-    }
-    return encode(HostAnswer(epoch=epoch, guest=0, **lists, **fields))
+    return encode(
+        HostAnswer(
+            epoch=0,
+            guest=0,
+            view_gfn=np.array(view_gfn, np.int32),
+            view_level=np.array(view_level, np.int8),
+            mean_latency_ns=mean_latency_ns,
+            stall_ps=np.array(stall_ps, np.int64),
+            killed=killed,
+        )
+    )

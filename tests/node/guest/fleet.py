@@ -60,7 +60,7 @@ class Fleet:
                 if not (isinstance(guest, GuestMachine) and guest.state.current[Current.NR_VIOLATIONS]):
                     check_view(self.host.state, index, self.view_after(index))
 
-    def view_after(self, index: int) -> np.ndarray:  # type: ignore[type-arg]
+    def view_after(self, index: int) -> np.ndarray:
         """Return the view that a guest will have once it has its answer."""
         view = np.asarray(self.guests[index].state.ept_view).copy()
         view[self.last[index].view_gfn] = self.last[index].view_level

@@ -8,7 +8,7 @@ import pytest
 
 from node.guest.ept_view import View
 from node.guest.image import VIOLATION_PS, ImageGuest
-from scenarios.images import HostState, PageClass, load_image
+from shared.images import HostState, PageClass, load_image
 from shared.messages import GuestReport, HostPhase, RunUntil, decode_as
 from tests.models.recorded_image import columns_of, write_image
 from tests.models.replay_model import ReplayModel
@@ -20,7 +20,7 @@ TIMES = [5 * S, 10 * S, 20 * S, 40 * S, 80 * S, 140 * S]
 NR_PAGES = 48
 
 
-def varied_ids() -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def varied_ids() -> tuple[np.ndarray, np.ndarray]:
     """Pages that change in 0 to 5 of 5 spans, some touched late, some never, some always zero."""
     rng = np.random.default_rng(11)
     ids = np.zeros((6, NR_PAGES), np.int64)
@@ -43,7 +43,7 @@ def varied(tmp_path: Path) -> Path:
     return write_image(tmp_path / "varied.npz", columns_of(ids, host_state=state))
 
 
-def contents_of(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+def contents_of(path: Path) -> np.ndarray:
     image = load_image(path)
     return image.content_ids[image.ids]
 
@@ -108,7 +108,7 @@ def test_events_do_not_depend_on_the_length_of_an_epoch(varied: Path) -> None:
 
 
 def test_changes_once_are_the_models(varied: Path) -> None:
-    ids, state = varied_ids()
+    _, state = varied_ids()
     model = ReplayModel(contents_of(varied), state != 0, TIMES, seed=3, machine=5, hot=S)
     guest = ImageGuest(image_spec(varied, replay="once"))
     seen = trace(guest, 150 * S, 50 * MS)
@@ -315,7 +315,7 @@ def test_a_wrong_key_is_named(varied: Path, key: dict[str, Any], said: str) -> N
 
 def test_a_view_of_a_frame_that_does_not_exist_is_refused(varied: Path) -> None:
     guest = ImageGuest(image_spec(varied))
-    with pytest.raises(ValueError, match="view_gfn: 48..48 is outside 0..47"):
+    with pytest.raises(ValueError, match=r"view_gfn: 48\.\.48 is outside 0\.\.47"):
         guest.run_epoch(RunUntil(0, 0, S, answer(view_gfn=[48], view_level=[1])))
 
 

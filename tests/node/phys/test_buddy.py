@@ -29,7 +29,14 @@ def zone_of_frame(state: State, pfn: int) -> int:
 def machine_with(free: list[int], nr_frames: int = NR_FRAMES) -> State:
     """Return a state with one zone, in which ``free`` frames are free and the others allocated."""
     lengths = dict.fromkeys(State.LAYOUT, 1)
-    lengths |= {"panic": 4, "request": 1, "vm_stat": VmStat.NR, "page": nr_frames, "zone": NR_ZONES, "pcp": NR_ZONES}
+    lengths |= {
+        "panic": 4,
+        "request": 1,
+        "vm_stat": VmStat.NR,
+        "page": nr_frames,
+        "zone": NR_ZONES,
+        "pcp": NR_ZONES,
+    }
     state = State(**lengths | {"free_area": NR_ZONES * NR_ORDERS})
     state.zone["end_pfn"][:] = nr_frames
     state.zone["start_pfn"][1:] = nr_frames
@@ -60,7 +67,7 @@ def test_freeing_merges_with_every_free_buddy() -> None:
 
 
 def test_a_block_that_is_likely_to_merge_goes_to_the_tail() -> None:
-    # Frame 1 is taken, but 2 and 3 are free: frame 0 would soon be merged into 0..3, so 5 is handed out first.
+    # Frame 1 is taken, but 2 and 3 are free: frame 0 may soon be merged into 0..3, so 5 goes first.
     state = machine_with([5, 2, 3, 0], nr_frames=8)
     assert buddy_alloc(state, ZoneId.DMA, 0) == 5
     assert buddy_alloc(state, ZoneId.DMA, 0) == 0
@@ -75,7 +82,12 @@ def test_a_zone_without_a_large_enough_block_says_so() -> None:
 def test_zones_end_at_16_mib_and_4_gib() -> None:
     state = machine_with([])
     borders = (DMA_END_PFN - 1, DMA_END_PFN, DMA32_END_PFN - 1, DMA32_END_PFN)
-    assert [zone_of_frame(state, pfn) for pfn in borders] == [ZoneId.DMA, ZoneId.DMA32, ZoneId.DMA32, ZoneId.NORMAL]
+    assert [zone_of_frame(state, pfn) for pfn in borders] == [
+        ZoneId.DMA,
+        ZoneId.DMA32,
+        ZoneId.DMA32,
+        ZoneId.NORMAL,
+    ]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 63)), max_size=60))
@@ -93,8 +105,8 @@ def test_blocks_follow_from_which_frames_are_free(steps: list[tuple[bool, int, i
             model.free -= {*range(pfn, pfn + (1 << order))}
             held.append((pfn, order))
         else:
-            pfn, order = held.pop(which % len(held))
-            buddy_free(state, pfn, order, which & 1)
-            model.free |= {*range(pfn, pfn + (1 << order))}
+            pfn, freed_order = held.pop(which % len(held))
+            buddy_free(state, pfn, freed_order, which & 1)
+            model.free |= {*range(pfn, pfn + (1 << freed_order))}
         assert blocks(state) == model.blocks()
         assert check_frames(state) == []

@@ -55,8 +55,8 @@ def test_the_highest_zone_serves_first_and_the_lowest_keeps_its_reserve(state: S
     # The higher zone goes down to low, then the lower one; then both down to min.
     dma, dma32 = state.zone[ZoneId.DMA], state.zone[ZoneId.DMA32]
     assert first_low <= dma32.managed - dma32.low
-    assert dma.nr_free <= dma.min + dma.protection
-    assert dma32.nr_free <= dma32.min
+    assert dma.nr_free <= dma.min_wmark + dma.protection
+    assert dma32.nr_free <= dma32.min_wmark
     assert state.vm_event[VmEvent.PGALLOC_DMA] == zones.count(False)
 
 

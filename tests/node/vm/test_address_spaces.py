@@ -1,9 +1,8 @@
-"""Random processes against a model that shares nothing: every process reads what it wrote, whatever is shared."""
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
+"""Random processes against a model that shares nothing: each reads what it wrote, whatever is shared."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.invariants import check
 from shared.constants import NIL, PAGE_SHIFT

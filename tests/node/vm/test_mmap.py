@@ -55,7 +55,10 @@ def test_unmapping_the_middle_splits_an_area(machine: VmMachine) -> None:
     for page in range(10):
         machine.write(mm, start + page * PAGE_SIZE, page)
     assert machine.unmap(mm, start + 3 * PAGE_SIZE, 4) == 4
-    assert areas(machine, mm) == [(start, start + 3 * PAGE_SIZE), (start + 7 * PAGE_SIZE, start + 10 * PAGE_SIZE)]
+    assert areas(machine, mm) == [
+        (start, start + 3 * PAGE_SIZE),
+        (start + 7 * PAGE_SIZE, start + 10 * PAGE_SIZE),
+    ]
     assert machine.state.mm[mm].nr_anon == 6
     assert machine.write(mm, start + 4 * PAGE_SIZE, 1) == NIL
     assert machine.write(mm, start + 7 * PAGE_SIZE, 1) != NIL
@@ -69,7 +72,10 @@ def test_one_unmap_may_cut_several_areas(machine: VmMachine) -> None:
     for page in range(8):
         machine.write(mm, lower + page * PAGE_SIZE, 1)
     assert machine.unmap(mm, lower + 2 * PAGE_SIZE, 4) == 4
-    assert areas(machine, mm) == [(lower, lower + 2 * PAGE_SIZE), (upper + 2 * PAGE_SIZE, upper + 4 * PAGE_SIZE)]
+    assert areas(machine, mm) == [
+        (lower, lower + 2 * PAGE_SIZE),
+        (upper + 2 * PAGE_SIZE, upper + 4 * PAGE_SIZE),
+    ]
     check(machine.state)
 
 
@@ -138,5 +144,7 @@ def test_a_process_that_ends_gives_everything_back(machine: VmMachine) -> None:
     machine.read(mm, BRK_START)
     assert machine.exit(mm) == 16
     assert machine.nr_free() == free_at_start
-    assert machine.state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES] == machine.state.vm_stat[VmStat.NR_ANON_PAGES] == 0
+    assert (
+        machine.state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES] == machine.state.vm_stat[VmStat.NR_ANON_PAGES] == 0
+    )
     check(machine.state)

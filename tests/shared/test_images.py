@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scenarios.images import HostState, PageClass, check_image, load_image
 from shared.constants import NS_PER_S
+from shared.images import HostState, PageClass, check_image, load_image
 from tests.models.recorded_image import columns_of, write_image
 
 DATA = Path(__file__).resolve().parent.parent.parent / "scenarios" / "data"
