@@ -105,7 +105,7 @@ def make_plan(scenario: Scenario, file: Path) -> Plan:
 
 
 def list_members(plan: Plan) -> list[dict[str, str | None]]:
-    """Return who is in a fleet, in order: name, kind, and a guest's host. What a run's manifest says of it."""
+    """Return who is in a fleet, in order: name, kind, and a guest's host."""
     return [{"name": spec["id"], "kind": spec["kind"], "host": spec.get("host")} for spec in plan.specs]
 
 

@@ -37,7 +37,7 @@
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "--ink" },
       hovermode: "x unified",
       hoverlabel: { bgcolor: "--surface", bordercolor: "--edge", font: { color: "--ink" } },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal" },
+      showlegend: false,
       dragmode: touch ? false : "zoom",
       bargap: 0.35,
       ...figure.layout,
@@ -60,6 +60,16 @@
       const layout = layoutOf(figure, Number(element.dataset.height));
       Plotly.react(element, resolve(figure.data, style), resolve(layout, style), config);
     }
+  }
+
+  // Legends are part of the page; each entry shows or hides its curve, and a new theme keeps that.
+  for (const button of document.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => {
+      const shown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(shown));
+      figures[button.dataset.chart].data[Number(button.dataset.trace)].visible = shown;
+      drawAll();
+    });
   }
 
   drawAll();

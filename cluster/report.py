@@ -7,8 +7,8 @@
     settings, versions, digest
 
 What stands where is here; ``report_data`` reads, ``report_figures`` computes, ``report_words`` says it,
-``report_charts`` and its kin draw, ``report_page`` makes HTML of it. A fleet may be larger than a page: members
-beyond the limits below are in the tables only.
+``report_charts`` and its kin draw, ``report_page`` makes HTML of it. A fleet may be larger than a page:
+members beyond the limits below are in the tables only.
 """
 
 from pathlib import Path
@@ -22,12 +22,25 @@ from cluster.report_compare import difference_table, overlay_charts, setting_tab
 from cluster.report_data import RunData, read_run
 from cluster.report_figures import figures_of, guest_figures
 from cluster.report_machine_charts import machine_charts
-from cluster.report_page import Page, folded, heading, legend, panel, paragraph, table, text, tiles, warning
+from cluster.report_numbers import as_size, as_time
+from cluster.report_page import (
+    Page,
+    answer_paragraph,
+    folded,
+    heading,
+    legend,
+    panel,
+    paragraph,
+    table,
+    text,
+    tiles,
+    warning,
+)
 from cluster.report_settings import flat_settings
 from cluster.report_words import answer, count, headline
 from cluster.results import FAILED, FINISHED, INTERRUPTED, RUNNING
-from cluster.summary import format_pages, format_ratio
-from shared.units import format_duration, format_size
+from cluster.summary import format_ratio
+from shared.constants import PAGE_SIZE
 
 REPORT: Final = "report.html"
 MAX_HOSTS: Final = 6  # with charts
@@ -72,7 +85,7 @@ def make_report(run: RunData, other: RunData | None = None) -> str:
     description = run.manifest["scenario"].get("description", "")
     if description:
         page.add(paragraph(description))
-    page.add(_status_warning(run), f'<p class="answer">{text(answer(figures, run))}</p>')
+    page.add(_status_warning(run), answer_paragraph(answer(figures, run)))
     page.add(tiles(headline(figures, run)), "</header>", "<main>")
     page.add(
         "<noscript>", paragraph("Charts need JavaScript; the numbers are in tables below."), "</noscript>"
@@ -94,7 +107,8 @@ def make_report(run: RunData, other: RunData | None = None) -> str:
 def _kicker(run: RunData) -> str:
     status = run.manifest["status"]
     kind = "finished" if status == FINISHED else "unfinished"
-    figures = [f"pagefleet run, seed {run.manifest['seed']}", run.manifest["started_at"].replace("T", " ")]
+    figures = [f"pagefleet run, seed {run.manifest['seed']}", f"{as_time(run.end_ns)} simulated"]
+    figures.append(run.manifest["started_at"].replace("T", " ").replace("Z", " UTC"))
     facts = "".join(f"<span>{text(fact)}</span>" for fact in figures)
     return f'<p class="kicker"><span class="badge {kind}">{text(status)}</span>{facts}</p>'
 
@@ -103,8 +117,8 @@ def _status_warning(run: RunData) -> str:
     status = run.manifest["status"]
     if status == FINISHED:
         return ""
-    planned = format_duration(run.manifest["scenario"]["duration"])
-    lines = [f"The figures reach to {format_duration(run.end_ns)} of {planned}: what its checkpoints hold."]
+    planned = as_time(run.manifest["scenario"]["duration"])
+    lines = [f"The figures reach to {as_time(run.end_ns)} of {planned}: what its checkpoints hold."]
     if not run.end_ns:
         lines = [f"It left no checkpoint of its {planned}."]
     if "error" in run.manifest:
@@ -158,14 +172,17 @@ def _add_host(page: Page, run: RunData, host: str) -> None:
 def _host_note(run: RunData, host: str) -> str:
     scenario = next(entry for entry in run.manifest["scenario"]["hosts"] if entry["name"] == host)
     ksm, swap = scenario["ksm"], scenario["swap"]
-    parts = [f"{format_size(scenario['memory'])} of memory", count(len(run.guests_of(host)), "guest")]
+    parts = [
+        f"{as_size(scenario['memory'] // PAGE_SIZE)} of memory",
+        count(len(run.guests_of(host)), "guest"),
+    ]
     pace = f"{ksm['pages_to_scan']:,} pages every {ksm['sleep_millisecs']} ms"
     parts.append(f"KSM as in Linux {ksm['model']}, {pace}" if ksm["run"] == 1 else "KSM off")
     if swap is None:
         parts.append("no swap")
     else:
         device = swap["device"] if isinstance(swap["device"], str) else "a device of its own kind"
-        parts.append(f"{format_size(swap['size'])} of swap on {device}")
+        parts.append(f"{as_size(swap['size'] // PAGE_SIZE)} of swap on {device}")
     return ", ".join(parts) + "."
 
 
@@ -173,11 +190,9 @@ def _guest_table(run: RunData, host: str) -> Table:
     history = run.history(host)
     rows = []
     for index, guest in enumerate(guest_figures(run, run.guests_of(host))[:MAX_ROWS]):
-        sizes = [
-            format_pages(history.last(f"guest.{index}.{kind}_pages")) for kind in ("rss", "ksm", "swapped")
-        ]
+        sizes = [as_size(history.last(f"guest.{index}.{kind}_pages")) for kind in ("rss", "ksm", "swapped")]
         fate = "killed" if history.last(f"guest.{index}.killed") else format_ratio(guest.slowdown)
-        rows.append([guest.name, *sizes, format_duration(guest.stall_ns), fate])
+        rows.append([guest.name.removeprefix(f"{host}."), *sizes, as_time(guest.stall_ns), fate])
     return Table(["guest", "resident", "of it merged", "swapped", "stalled", "slowdown"], rows)
 
 
@@ -200,7 +215,7 @@ def _machine_table(run: RunData, machines: list[str]) -> Table:
     for machine in guest_figures(run, machines):
         history = run.history(machine.name)
         counted = [f"{history.last(name):,}" for name in ("operations", "pgfault", "pgmajfault", "tlb_walk")]
-        free = format_pages(history.last("nr_free_pages"))
+        free = as_size(history.last("nr_free_pages"))
         rows.append([machine.name, free, *counted, format_ratio(machine.slowdown)])
     headings = ["machine", "free", "operations", "page faults", "major faults", "page walks", "slowdown"]
     return Table(headings, rows)
@@ -209,9 +224,7 @@ def _machine_table(run: RunData, machines: list[str]) -> Table:
 def _add_events(page: Page, run: RunData) -> None:
     if not run.events:
         return
-    rows = [
-        [format_duration(event.time_ns), event.member, event.what.replace("_", " ")] for event in run.events
-    ]
+    rows = [[as_time(event.time_ns), event.member, event.what.replace("_", " ")] for event in run.events]
     page.add(heading("Events"))
     page.add(panel(table(Table(["time", "who", "what"], rows[:MAX_ROWS]), label="Events", words=True)))
     if len(rows) > MAX_ROWS:
@@ -228,7 +241,9 @@ def _add_settings(page: Page, run: RunData) -> None:
         content = table(Table(["key", "value"], rows), label=title, words=True)
         page.add(folded(title, content, is_open=position == 0))
     page.add(heading("This run"))
-    page.add(panel(table(Table(["", ""], _facts(run)), label="This run", words=True)))
+    page.add(panel(table(Table([], _facts(run)), label="This run", words=True)))
+    versions = [[name, str(version)] for name, version in run.manifest["versions"].items()]
+    page.add(folded("Versions", table(Table([], versions), label="Versions", words=True)))
 
 
 def _group(key: str, scenario: dict[str, Any]) -> str:
@@ -254,8 +269,7 @@ def _facts(run: RunData) -> list[list[str]]:
         ("members restored after a loss", manifest.get("restorations", 0)),
         ("resumed", manifest.get("resumed", 0)),
     ]
-    versions = [(f"version of {name}", version) for name, version in manifest["versions"].items()]
-    return [[label, str(value)] for label, value in (*facts, *versions)]
+    return [[label, str(value)] for label, value in facts]
 
 
 def _footer(run: RunData) -> str:

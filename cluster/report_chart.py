@@ -39,6 +39,7 @@ class Colour(StrEnum):
     SAVED_ZERO = "--saved-zero"
     SWAPPED = "--swapped"
     INK = "--ink"
+    ON_FILL = "--on-fill"  # text on an area
 
 
 class Dash(StrEnum):
@@ -47,7 +48,6 @@ class Dash(StrEnum):
     SOLID = "solid"
     DASH = "dash"
     DOT = "dot"
-    DASHDOT = "dashdot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,16 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a legend: which trace it stands for, and how that is drawn."""
+
+    trace: int
+    name: str
+    colour: str
+    stroke: str  # "fill" for an area, else a Dash
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """A figure, what it shows in words, and its numbers."""
 
@@ -106,6 +116,7 @@ class Chart:
     caption: str
     figure: dict[str, Any]  # plotly's data and layout
     table: Table
+    legend: Sequence[Key] = ()
     height_px: int = 320
 
 
@@ -132,6 +143,7 @@ def time_chart(title: str, caption: str, times: tuple[Ints, Axis], panels: Seque
     times_ns, x_axis = times
     x = x_axis.scaled(times_ns)
     data: list[Trace] = []
+    legend: list[Key] = []
     layout: dict[str, Any] = {"xaxis": _x_axis(x_axis, len(panels))}
     height = 1.0 / len(panels)
     gap = 0.06 if len(panels) > 1 else 0.0
@@ -146,8 +158,11 @@ def time_chart(title: str, caption: str, times: tuple[Ints, Axis], panels: Seque
         if panel.top is not None:
             y_axis |= {"range": [0, panel.top]}
         layout[f"yaxis{suffix}"] = y_axis
+        if len(panel.curves) > 1:  # a single one is what its axis says
+            legend += _keys(panel, first_trace=len(data))
         data += [_trace(curve, x, panel, f"y{suffix}") for curve in panel.curves]
-    return Chart(title, caption, {"data": data, "layout": layout}, _time_table(x_axis, x, panels))
+    figure = {"data": data, "layout": layout}
+    return Chart(title, caption, figure, _time_table(x_axis, x, panels), legend)
 
 
 def bar_chart(title: str, caption: str, axis: Axis, bars: Sequence[tuple[str, float]]) -> Chart:
@@ -171,7 +186,6 @@ def bar_chart(title: str, caption: str, axis: Axis, bars: Sequence[tuple[str, fl
         "xaxis": {"title": {"text": axis.title}, "rangemode": "tozero", "range": [0, longest * 1.2 or 1]},
         "yaxis": {"title": {"text": "used by the guests as"}, "autorange": "reversed", "automargin": True},
         "hovermode": "closest",
-        "showlegend": False,
     }
     rows = [[name, number(value)] for name, value in zip(names, lengths, strict=True)]
     return Chart(title, caption, {"data": [bar], "layout": layout}, Table(["", axis.title], rows))
@@ -199,7 +213,7 @@ def _trace(curve: Curve, x: Floats, panel: Panel, y_axis: str) -> Trace:
         "x": _numbers(x),
         "y": _numbers(panel.axis.scaled(curve.values)),
         "yaxis": y_axis,
-        "line": {"color": curve.colour, "width": 1 if panel.stacked else 2, "dash": curve.dash},
+        "line": {"color": curve.colour, "width": 0 if panel.stacked else 2, "dash": curve.dash},
         "hovertemplate": f"%{{y:,.4~g}} {panel.axis.unit}",
     }
     if panel.stacked:
@@ -207,8 +221,15 @@ def _trace(curve: Curve, x: Floats, panel: Panel, y_axis: str) -> Trace:
     if panel.stepped:
         trace["line"]["shape"] = "hv"
     if len(x) == 1:
-        trace["mode"] = "lines+markers"
+        trace["mode"] = "lines+markers"  # one sample makes no line
     return trace
+
+
+def _keys(panel: Panel, first_trace: int) -> list[Key]:
+    return [
+        Key(trace, curve.name, curve.colour, "fill" if panel.stacked else curve.dash)
+        for trace, curve in enumerate(panel.curves, start=first_trace)
+    ]
 
 
 def _numbers(values: Floats) -> list[float | None]:

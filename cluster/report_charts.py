@@ -25,8 +25,7 @@ from cluster.report_chart import (
 from cluster.report_data import History, RunData
 from cluster.report_figures import PERCENTS, memory_of, stalled_percent, time_to_percent
 from cluster.report_kernel_charts import STALLED, ksm_charts, last_size, swap_charts
-from cluster.summary import format_pages
-from shared.units import format_duration
+from cluster.report_numbers import SPACE, as_percent, as_size, as_time
 
 CLASS_PREFIX: Final = "merged_class."
 _SMALL_PX: Final = 270
@@ -110,7 +109,7 @@ def _saving(full: History, axis: Axis, nr_guests: int) -> Chart:
         Curve("from zero pages", drawn.saved_zero, Colour.SAVED_ZERO),
     ]
     reached = [(percent, time_to_percent(full.times_ns, memory.saved, percent)) for percent in PERCENTS]
-    told = [f"{percent} % after {format_duration(time)}" for percent, time in reached if time is not None]
+    told = [f"{percent}{SPACE}% after {as_time(time)}" for percent, time in reached if time is not None]
     caption = "Of the final saving, " + ", ".join(told) + "." if told else "Nothing was saved."
     panel = Panel(y_axis, curves, stacked=True)
     chart = time_chart("How fast memory comes back", caption, (drawn.times_ns, axis), [panel])
@@ -130,11 +129,10 @@ def _mark(label: str, x: float, y: float, *, early: bool) -> dict[str, object]:
         "x": [x],
         "y": [y],
         "text": [label],
-        "textposition": "middle right" if early else "top left",
-        "textfont": {"color": Colour.INK},
+        "textposition": "bottom right" if early else "top left",
+        "textfont": {"color": Colour.ON_FILL if early else Colour.INK},
         "marker": {"color": Colour.INK, "size": 7},
         "cliponaxis": False,
-        "showlegend": False,
         "hoverinfo": "skip",
     }
 
@@ -149,7 +147,7 @@ def _classes(history: History) -> list[Chart]:
         return []
     all_pages = sum(pages for _, pages in bars)
     first, most = bars[0]
-    caption = f"At the end {most / all_pages:.0%} of the merged pages are, to their guests, {first}."
+    caption = f"At the end {as_percent(most / all_pages)} of the merged pages are, to their guests, {first}."
     axis = memory_axis("merged memory of the guests", np.array([most]))
     return [bar_chart("What the merged pages were", caption, axis, bars)]
 
@@ -174,12 +172,12 @@ def guest_charts(run: RunData, host: str, guests: list[str]) -> dict[str, Chart]
             Panel(y_axis, kinds[name], stacked=True, top=top or 1),
             Panel(STALLED, [Curve("stalled", stalls[name], Colour.INK)], top=longest or 1),
         ]
-        last = {curve.name: format_pages(int(curve.values[-1])) for curve in kinds[name]}
-        caption = ", ".join(f"{size} {kind}" for kind, size in last.items())
-        caption += f"; stalled {format_duration(own[name].last('stall_ns'))}"
-        chart = time_chart(name, caption, (history.times_ns, axis), panels)
-        chart.figure["layout"]["showlegend"] = False
-        charts[name] = replace(chart, height_px=_SMALL_PX)
+        last = [(curve.name, int(curve.values[-1])) for curve in kinds[name]]
+        caption = ", ".join(f"{as_size(pages)} {kind}" for kind, pages in last if pages) or "no memory"
+        caption += f"; stalled {as_time(own[name].last('stall_ns'))}"
+        title = name.removeprefix(f"{host}.")
+        chart = time_chart(title, caption, (history.times_ns, axis), panels)
+        charts[name] = replace(chart, legend=(), height_px=_SMALL_PX)  # one legend serves all
     return charts
 
 

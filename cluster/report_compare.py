@@ -25,10 +25,10 @@ from cluster.report_chart import (
 )
 from cluster.report_data import History, Ints, RunData
 from cluster.report_figures import PERCENTS, Figures, figures_of, memory_of, total
+from cluster.report_numbers import SPACE, as_size, as_time
 from cluster.report_settings import flat_settings
-from cluster.summary import format_pages, format_ratio
+from cluster.summary import format_ratio
 from shared.constants import NS_PER_S
-from shared.units import format_duration
 
 Series = tuple[Ints, Ints]  # times in ns, values
 
@@ -43,14 +43,14 @@ def _seconds(*_values: Ints) -> Axis:
 def difference_table(this: RunData, other: RunData) -> Table:
     """Return the figures of both runs and by how much this one differs."""
     mine, theirs = figures_of(this), figures_of(other)
-    rows = [_row(label, format_pages, get(mine), get(theirs)) for label, get in _SIZES]
+    rows = [_row(label, as_size, get(mine), get(theirs)) for label, get in _SIZES]
     for percent in PERCENTS:
         pair = mine.time_to_ns[percent], theirs.time_to_ns[percent]
-        rows.append(_row(f"time to {percent} % of the saving", format_duration, *pair))
+        rows.append(_row(f"time to {percent}{SPACE}% of the saving", as_time, *pair))
     slowdowns = [figures.worst.slowdown if figures.worst else None for figures in (mine, theirs)]
     rows.append(_row("largest slowdown", format_ratio, *slowdowns))
     rows.append(_row("guests killed for memory", str, mine.nr_killed, theirs.nr_killed))
-    rows.append(_row("simulated time", format_duration, this.end_ns, other.end_ns))
+    rows.append(_row("simulated time", as_time, this.end_ns, other.end_ns))
     return Table(["", "this run", "the other", "difference"], rows)
 
 
@@ -141,5 +141,5 @@ def _row(label: str, write: Callable[[Any], str], mine: float | None, theirs: fl
     if mine == theirs:
         return [label, *cells, "equal"]
     sign = "+" if mine > theirs else "\u2212"
-    change = f" ({sign}{abs(mine - theirs) / theirs * _PERCENT:.1f} %)" if theirs else ""
+    change = f" ({sign}{abs(mine - theirs) / theirs * _PERCENT:.1f}{SPACE}%)" if theirs else ""
     return [label, *cells, f"{sign}{write(abs(mine - theirs))}{change}"]

@@ -72,7 +72,8 @@ class Figures:
     swapped_in_pages: int
     swapped_out_pages: int
     in_swap_pages: int
-    nr_killed: int
+    nr_killed: int  # guests
+    nr_killed_processes: int  # of plain machines
     worst: GuestFigures | None  # of the largest slowdown
     operations: int
     faults: int
@@ -171,6 +172,7 @@ def figures_of(run: RunData) -> Figures:
         swapped_out_pages=summed("pswpout", kernels),
         in_swap_pages=summed("nr_swap_used", kernels),
         nr_killed=sum(event.what == OOM_KILL for event in run.events),
+        nr_killed_processes=summed("oom_kill", machines),
         worst=max(slowed, key=lambda guest: guest.slowdown or 0, default=None),
         operations=summed("operations", machines),
         faults=summed("pgfault", machines),

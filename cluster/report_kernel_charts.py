@@ -4,10 +4,10 @@ from typing import Final
 
 from cluster.report_chart import Axis, Chart, Colour, Curve, Dash, Panel, memory_axis, time_chart
 from cluster.report_data import History, Ints
-from cluster.summary import format_pages
+from cluster.report_numbers import as_size
 from shared.constants import MIB, PAGE_SIZE
 
-STALLED: Final = Axis("stalled", "% of the time")
+STALLED: Final = Axis("stalled", "%")
 _MIB_PER_S: Final = Axis("traffic", "MiB/s", MIB / PAGE_SIZE)
 _THOUSAND: Final = 1000
 
@@ -22,7 +22,7 @@ def ksm_charts(history: History, axis: Axis) -> list[Chart]:
     curves = [
         Curve("sharing", levels["sharing"], Colour.SAVED_OTHER),
         Curve("shared", levels["shared"], Colour.MERGED, Dash.DASH),
-        Curve("unshared", levels["unshared"], Colour.UNIQUE, Dash.DASHDOT),
+        Curve("unshared", levels["unshared"], Colour.UNIQUE),
         Curve("volatile", levels["volatile"], Colour.SWAPPED, Dash.DOT),
     ]
     zero_pages = history.level("ksm.ksm_zero_pages")
@@ -64,8 +64,8 @@ def swap_charts(history: History, axis: Axis) -> list[Chart]:
         Curve("in", history.rate("pswpin"), Colour.UNIQUE, Dash.DASH),
     ]
     caption = (
-        f"{format_pages(swapped_out)} went out, {format_pages(swapped_in)} came back;"
-        f" {format_pages(history.last('nr_swap_used'))} of swap are in use at the end."
+        f"{as_size(swapped_out)} went out, {as_size(swapped_in)} came back;"
+        f" {as_size(history.last('nr_swap_used'))} of swap are in use at the end."
     )
     panels = [
         Panel(_MIB_PER_S, curves),
@@ -76,4 +76,4 @@ def swap_charts(history: History, axis: Axis) -> list[Chart]:
 
 def last_size(pages: Ints) -> str:
     """Return the last of some numbers of pages, as a size."""
-    return format_pages(int(pages[-1]))
+    return as_size(int(pages[-1]))

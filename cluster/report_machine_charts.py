@@ -19,7 +19,7 @@ from cluster.report_chart import (
 from cluster.report_data import Floats, History, RunData
 from cluster.report_figures import stalled_percent
 from cluster.report_kernel_charts import STALLED, ksm_charts, last_size, swap_charts
-from shared.units import format_duration
+from cluster.report_numbers import as_percent, as_time
 
 _ALL: Final = 100  # percent
 _THOUSAND: Final = 1000
@@ -72,7 +72,7 @@ def _translations(history: History, axis: Axis) -> list[Chart]:
 
     walks = history.last("tlb_walk") / int(lookups.sum())
     caption = (
-        f"{int(lookups.sum()):,} translations; {walks:.1%} needed a page walk,"
+        f"{int(lookups.sum()):,} translations; {as_percent(walks)} needed a page walk,"
         f" which read {history.last('walk_references'):,} entries."
     )
     panels = [
@@ -101,6 +101,6 @@ def _faults(history: History, axis: Axis) -> Chart:
 def _waiting(history: History, axis: Axis) -> list[Chart]:
     if not history.last("stall_ns"):
         return []
-    caption = f"It waited {format_duration(history.last('stall_ns'))} for memory and disk."
+    caption = f"It waited {as_time(history.last('stall_ns'))} for memory and disk."
     panel = Panel(STALLED, [Curve("stalled", stalled_percent(history), Colour.INK)])
     return [time_chart("Time spent waiting", caption, (history.times_ns, axis), [panel])]

@@ -8,12 +8,14 @@ meant. All text passes ``text``; figures are JSON in which no tag can close.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
 
 from cluster.report_chart import Chart, Table
+from cluster.report_numbers import SPACE
 
 _HERE: Final = Path(__file__).resolve().parent
 _STYLE: Final = _HERE / "report.css"
@@ -21,6 +23,7 @@ _SCRIPT: Final = _HERE / "report.js"
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
+_QUANTITY: Final = re.compile(rf"[0-9][0-9.,]*{SPACE}[A-Za-z%]+")
 _HEAD: Final = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -67,7 +70,7 @@ class Page:
         numbers = table(chart.table, label=f"Numbers of the chart: {chart.title}")
         return (
             f'<figure class="card"><figcaption><h3>{text(chart.title)}</h3>'
-            f"<p>{text(chart.caption)}</p></figcaption>"
+            f"<p>{text(chart.caption)}</p></figcaption>{_switches(name, chart)}"
             f'<div class="chart" id="{name}" role="img" aria-label="{label}"'
             f' data-height="{chart.height_px}" style="min-height:{chart.height_px}px"></div>'
             f"<details><summary>Numbers</summary>{numbers}</details></figure>"
@@ -99,6 +102,12 @@ def paragraph(words: str) -> str:
     return f'<p class="soft">{text(words)}</p>'
 
 
+def answer_paragraph(words: str) -> str:
+    """Return the answer, its quantities in bold: they are what has a unit behind an unbreakable space."""
+    told = _QUANTITY.sub(r"<strong>\g<0></strong>", text(words))
+    return f'<p class="answer">{told}</p>'
+
+
 def tiles(figures: Sequence[tuple[str, str]]) -> str:
     """Return the row of large numbers: (number, what it is)."""
     items = "".join(
@@ -115,15 +124,28 @@ def warning(title: str, lines: Sequence[str]) -> str:
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """Return a legend for several charts: (colour's role, name)."""
-    items = "".join(
-        f'<li><i style="--swatch:var({text(role)})"></i>{text(name)}</li>' for role, name in entries
-    )
+    items = "".join(f"<li>{_swatch(role, 'fill')}{text(name)}</li>" for role, name in entries)
     return f'<ul class="legend" aria-label="Colours">{items}</ul>'
+
+
+def _switches(chart_name: str, chart: Chart) -> str:
+    """Return a chart's legend, each entry a switch that shows and hides its curve."""
+    items = "".join(
+        f'<li><button type="button" aria-pressed="true" data-chart="{chart_name}" data-trace="{key.trace}">'
+        f"{_swatch(key.colour, key.stroke)}{text(key.name)}</button></li>"
+        for key in chart.legend
+    )
+    return f'<ul class="legend" aria-label="Curves, to show or hide">{items}</ul>' if items else ""
+
+
+def _swatch(role: str, stroke: str) -> str:
+    return f'<i class="{text(stroke)}" style="--swatch:var({text(role)})"></i>'
 
 
 def table(content: Table, *, label: str, words: bool = False) -> str:
     """Return a table; one of ``words`` aligns to the left and breaks lines."""
-    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in content.headings)
+    cells = "".join(f'<th scope="col">{text(cell)}</th>' for cell in content.headings)
+    head = f"<thead><tr>{cells}</tr></thead>" if cells else ""
     rows = "".join(
         f'<tr><th scope="row">{text(row[0])}</th>{"".join(f"<td>{text(cell)}</td>" for cell in row[1:])}</tr>'
         for row in content.rows
@@ -131,7 +153,7 @@ def table(content: Table, *, label: str, words: bool = False) -> str:
     kind = ' class="text"' if words else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(label)}">'
-        f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<table{kind}>{head}<tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -4,8 +4,8 @@ from typing import Final
 
 from cluster.report_data import RunData
 from cluster.report_figures import PERCENTS, Figures
-from cluster.summary import format_pages, format_ratio
-from shared.units import format_duration
+from cluster.report_numbers import SPACE, as_amount, as_percent, as_size, as_time
+from cluster.summary import format_ratio
 
 _MARGINAL: Final = 1.0005  # a slowdown that is written as 1.000 is none
 
@@ -20,27 +20,30 @@ def answer(figures: Figures, run: RunData) -> str:
     if figures.nr_machines:
         sentences.append(_machines_sentence(figures))
     if figures.nr_killed:
-        sentences.append(f"{count(figures.nr_killed, 'guest')} ran out of memory and died.")
-    sentences.append(_slowdown_sentence(figures))
+        sentences.append(f"{count(figures.nr_killed, 'guest')} died because no memory was left.")
+    if figures.nr_killed_processes:
+        killed = count(figures.nr_killed_processes, "process", "processes")
+        sentences.append(f"On the machines {killed} died because no memory was left.")
+    sentences.append(_slowdown_sentence(figures, run))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _saving_sentence(figures: Figures, run: RunData) -> str:
     guests = count(figures.nr_guests, "guest")
-    needed = format_pages(figures.needed_pages)
+    needed = as_size(figures.needed_pages)
     if not figures.saved_pages:
         merges = any(host["ksm"]["run"] == 1 for host in run.manifest["scenario"]["hosts"])
         why = "Merging equal pages gave nothing back" if merges else "KSM was off, so no memory came back"
-        return f"{why}: {guests} took {needed}."
+        return f"{why}: {guests} use {needed}."
     share = figures.saved_pages / figures.needed_pages if figures.needed_pages else 0.0
     times = [
-        f"{percent} %{' of that' if percent == PERCENTS[0] else ''} after {format_duration(time)}"
+        f"{percent}{SPACE}%{' of that' if percent == PERCENTS[0] else ''} after {as_time(time)}"
         for percent, time in figures.time_to_ns.items()
         if time is not None
     ]
     return (
-        f"Merging equal pages gave back {format_pages(figures.saved_pages)} of the {needed} that {guests}"
-        f" took ({share:.0%}): {', '.join(times)}."
+        f"Merging equal pages gave back {as_size(figures.saved_pages)} of the {needed} that {guests}"
+        f" use ({as_percent(share)}): {', '.join(times)}."
     )
 
 
@@ -48,54 +51,58 @@ def _swap_sentence(figures: Figures) -> str:
     if not figures.swapped_out_pages and not figures.swapped_in_pages:
         return "Nothing was swapped."
     return (
-        f"{format_pages(figures.swapped_out_pages)} were swapped out"
-        f" and {format_pages(figures.swapped_in_pages)} back in."
+        f"{as_size(figures.swapped_out_pages)} were swapped out"
+        f" and {as_size(figures.swapped_in_pages)} back in."
     )
 
 
 def _machines_sentence(figures: Figures) -> str:
-    told = f"{count(figures.nr_machines, 'machine')} did {format_count(figures.operations)} memory operations"
-    told += f" with {format_count(figures.faults)} page faults"
+    told = f"{count(figures.nr_machines, 'machine')} did {as_amount(figures.operations)} memory operations"
+    told += f" with {as_amount(figures.faults)} page faults"
     if figures.tlb_hits is not None:
-        told += f"; the TLBs held {figures.tlb_hits:.1%} of the translations"
+        told += f"; the TLBs held {as_percent(figures.tlb_hits)} of the translations"
     return f"{told}."
 
 
-def _slowdown_sentence(figures: Figures) -> str:
+def _slowdown_sentence(figures: Figures, run: RunData) -> str:
     worst = figures.worst
     if worst is None or worst.slowdown is None:
         return ""
-    kind = "guest" if figures.nr_guests else "machine"
+    kind = "machine" if worst.name in run.of_kind("machine") else "guest"
     if worst.slowdown < _MARGINAL:
         return f"No {kind} was slowed down."
-    return f"The {kind} that suffered most, {worst.name}, took {format_ratio(worst.slowdown)} times as long."
+    name = worst.name
+    if figures.nr_hosts == 1:
+        name = name.removeprefix(f"{run.of_kind('host')[0]}.")
+    ratio = format_ratio(worst.slowdown)
+    return f"The {kind} that suffered most, {name}, took {ratio} times as long as it would have alone."
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, one: str, many: str = "") -> str:
     """Write how many there are of something."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def headline(figures: Figures, run: RunData) -> list[tuple[str, str]]:
     """Return the large figures: (number, what it is)."""
     shown = []
     if figures.nr_hosts and run.end_ns:
-        shown.append((format_pages(figures.saved_pages), "memory that came back"))
-        shown.append((format_pages(figures.saved_zero_pages), "of it from pages of zeroes"))
+        shown.append((as_size(figures.saved_pages), "memory that came back"))
+        shown.append((as_size(figures.saved_zero_pages), "of it from pages of zeroes"))
+        shown.append((as_size(figures.swapped_out_pages), "swapped out"))
+        shown.append((as_size(figures.swapped_in_pages), "swapped in"))
         shown += [
-            (format_duration(time), f"to {percent} % of it")
+            (as_time(time), f"to {percent}{SPACE}% of what came back")
             for percent, time in figures.time_to_ns.items()
             if time is not None
         ]
-        shown.append((format_pages(figures.swapped_out_pages), "swapped out"))
-        shown.append((format_pages(figures.swapped_in_pages), "swapped in"))
     elif run.end_ns:
-        shown.append((format_count(figures.operations), "memory operations"))
-        shown.append((format_count(figures.faults), "page faults"))
+        shown.append((as_amount(figures.operations), "memory operations"))
+        shown.append((as_amount(figures.faults), "page faults"))
         if figures.tlb_hits is not None:
-            shown.append((f"{figures.tlb_hits:.1%}", "of translations from the TLBs"))
+            shown.append((as_percent(figures.tlb_hits), "of translations from the TLBs"))
     if figures.worst is not None:
         shown.append((format_ratio(figures.worst.slowdown), "largest slowdown"))
     if figures.nr_killed:
-        shown.append((f"{figures.nr_killed:,}", "killed for memory"))
-    return [*shown, (format_duration(run.end_ns), "simulated")]
+        shown.append((f"{figures.nr_killed:,}", "guests killed for memory"))
+    return shown

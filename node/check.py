@@ -130,7 +130,7 @@ def check_golden(path: Path) -> CaseResult:
     case = str(golden.get("name", path.stem))
     try:
         machine = Machine(machine_of(golden))
-        result = machine.run_program("\n".join(golden["workload"]))
+        result = machine.run_program("\n".join(golden["workload"]), as_recorded=True)
     except NotModelled as error:
         return CaseResult(case, (), str(error))
     except (ProgramError, KeyError, ValueError) as error:

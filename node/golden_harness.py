@@ -30,7 +30,7 @@ FORK_CHILD_COPIES: Final = 7
 PARENT_REUSES: Final = 3
 
 
-class Harness:
+class GoldenHarness:
     """The driver's own processes and pages on a machine that replays a recording."""
 
     def __init__(self, state: "State") -> None:
@@ -42,7 +42,7 @@ class Harness:
     def _process(self, nr_pages: int) -> int:
         mm_index = new_mm(self.state)
         if mm_index == NIL:
-            raise MemoryError("the machine has no memory for one more process")
+            return NIL
         vma_index = mmap(self.state, mm_index, nr_pages * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)
         self._pages[mm_index] = int(self.state.vma[vma_index].start)
         self._write(mm_index, 0, nr_pages)
@@ -58,8 +58,10 @@ class Harness:
         self.state.vm_event[VmEvent.PGFAULT] += nr_faults
 
     def spawn(self) -> int:
-        """Return the address space of a new process."""
+        """Return the address space of a new process, or NIL."""
         mm_index = self._process(SPAWN_ANON_PAGES)
+        if mm_index == NIL:
+            return NIL
         self._count_faults(mm_index, SPAWN_FAULTS - SPAWN_ANON_PAGES)
         return mm_index
 

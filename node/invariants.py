@@ -13,7 +13,7 @@ have more to hold at a border: node/guest/invariants.py.
 
 from node.findings import check_pools
 from node.hw.tlb_check import forbidden_entries
-from node.ksm.ksm_check import check_ksm
+from node.ksm.ksm_check import check_ksm, held_anon_vmas
 from node.phys.frames_check import check_frames
 from node.reclaim.lru_check import check_lru
 from node.state import State
@@ -33,7 +33,7 @@ def violations(state: State) -> list[str]:
         if wrong:
             return wrong
     mappings = all_mappings(state)
-    wrong = check_vm(state, mappings)
+    wrong = check_vm(state, mappings, held_anon_vmas(state))
     if wrong:
         return wrong
     return (

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from node.state import State
 
 
+@declare("node.rbtree")
+def rb_erase(state: "State", tree: int, index: int) -> int:
+    """Take a node out of a red-black tree; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.page_alloc")
+def alloc_frames(state: "State", order: int, gfp: int) -> int:
+    """Return the first of 2**order frames with one reference to it, or NIL: ``alloc_pages`` for rare callers."""
+    raise NotImplementedError
+
+
 @declare("node.reclaim.vmscan")
 def wake_kswapd(state: "State", order: int) -> int:
     """Let kswapd run as soon as the clock allows; return 0."""
@@ -97,6 +109,15 @@ def sleep_until_written(state: "State", nr_writes: int, timeout_ps: int) -> int:
 @declare("node.reclaim.vmscan")
 def kswapd_slice(state: "State", limit_ps: int) -> int:
     """Run kswapd from Current.CLOCK_PS until its clock passes ``limit_ps`` or it sleeps (kthread clock ASLEEP); 0."""
+    raise NotImplementedError
+
+
+@declare("node.ksm.scan")
+def ksm_scan_until(state: "State", nr_pages: int, limit_ps: int) -> int:
+    """Scan up to ``nr_pages`` while the clock is before ``limit_ps``; return how many were scanned.
+
+    Request.R0 is 1 if a full scan ended, which is the end of the batch however many pages are left.
+    """
     raise NotImplementedError
 
 

@@ -46,12 +46,12 @@ class Machine:
 
     # --- running ------------------------------------------------------------------------------------------
 
-    def run_program(self, text: str) -> ProgramResult:
+    def run_program(self, text: str, *, as_recorded: bool = False) -> ProgramResult:
         """Run a workload program (docs/programs.md) to its end; return what its snapshots saw.
 
-        Raises ``node.program.ProgramError`` in one line for a program that is wrong.
+        ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises ``node.program.ProgramError`` in one line for a program that is wrong.
         """
-        return Program(text).run(self.state)
+        return Program(text).run(self.state, as_recorded=as_recorded)
 
     def run_until(self, ns: int) -> None:
         """Run the machine's workloads and kernel threads up to simulated time ``ns``."""

@@ -1,7 +1,7 @@
 """Workload programs: the line-based language in which a simulated machine and a real one run the same thing.
 
     spawn A                     A: mmap h 8M                 ksm_scan 2
-    fork: A: fork C             A: madvise h mergeable       snapshot merged
+    A: fork C                   A: madvise h mergeable       snapshot merged
                                 A: fill h uniq:4
 
 A *controller* line names no process and acts on the machine; ``A: COMMAND`` is done by process A, one line at
@@ -11,11 +11,11 @@ a time. ``snapshot NAME`` notes every counter. The commands modelled so far are 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from node import procfs
 from node.counters import Current, Knob, Request
-from node.golden_harness import Harness
+from node.golden_harness import GoldenHarness
 from node.joints import exit_mmap
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.ksm.records import KsmRun
@@ -24,7 +24,7 @@ from node.program_text import Command, ProgramError, Text, commands, read_text
 from node.touch import Fill, access_pages, access_random_pages, become, fill_pages
 from node.vm.fault_kinds import Access
 from node.vm.fork import fork_mm
-from node.vm.mmap import brk, madvise_mergeable, madvise_unmergeable, mmap, munmap
+from node.vm.mmap import brk, madvise_mergeable, madvise_unmergeable, mmap, munmap, new_mm
 from node.vm.vma import VmFlag
 from shared.constants import MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
 from shared.wrap64 import to_signed
@@ -74,6 +74,40 @@ class ProgramResult:
     snapshots: list[tuple[str, dict[str, int]]] = field(default_factory=list)
 
 
+class Driver(Protocol):
+    """Who starts a program's processes, and what that itself costs."""
+
+    controller: int  # address space of the task that does the controller's commands; 0: none
+
+    def spawn(self) -> int:
+        """Return the address space of a new process, or NIL."""
+
+    def forked(self, parent: int, child: int) -> None:
+        """Note a fork."""
+
+    def before_command(self, mm_index: int) -> None:
+        """Note that a process is about to do a command."""
+
+
+class PlainDriver:
+    """Processes that have nothing but what the program gives them."""
+
+    controller = 0
+
+    def __init__(self, state: "State") -> None:
+        self.state = state
+
+    def spawn(self) -> int:
+        """Return an empty address space, or NIL."""
+        return new_mm(self.state)
+
+    def forked(self, parent: int, child: int) -> None:
+        """Do nothing."""
+
+    def before_command(self, mm_index: int) -> None:
+        """Do nothing."""
+
+
 class Program:
     """A parsed program. Raises ``ProgramError`` if the text is wrong where that shows before it runs."""
 
@@ -84,9 +118,12 @@ class Program:
             if command.verb not in table:
                 raise NotModelled(f"line {command.line}: {command.verb!r} is not modelled yet")
 
-    def run(self, state: "State") -> ProgramResult:
-        """Run on a machine that has just booted; return what its snapshots saw."""
-        run = _Run(state)
+    def run(self, state: "State", *, as_recorded: bool = False) -> ProgramResult:
+        """Run to the end; return what its snapshots saw.
+
+        ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted.
+        """
+        run = _Run(state, GoldenHarness(state) if as_recorded else PlainDriver(state))
         for command in commands(self.text):
             run.do(command)
         return run.result
@@ -95,9 +132,9 @@ class Program:
 class _Run:
     """A program under way."""
 
-    def __init__(self, state: "State") -> None:
+    def __init__(self, state: "State", harness: Driver) -> None:
         self.state = state
-        self.harness = Harness(state)
+        self.harness = harness
         self.processes: dict[str, Process] = {}
         self.result = ProgramResult()
         self.snapshot("boot")
@@ -156,7 +193,10 @@ def _spawn(run: _Run, command: Command) -> None:
     name = command.word(0, "a name")
     if name in run.processes and run.processes[name].alive:
         raise command.fail(f"there is a process {name} already")
-    run.processes[name] = Process(run.harness.spawn())
+    mm_index = run.harness.spawn()
+    if mm_index == NIL:
+        raise command.fail("spawn failed: no memory")
+    run.processes[name] = Process(mm_index)
 
 
 def _snapshot(run: _Run, command: Command) -> None:

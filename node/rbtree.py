@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.constants import NIL
-from shared.jit import hot_kernel, kernel
+from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -61,7 +61,7 @@ class Side(IntEnum):
     RIGHT = 1
 
 
-@hot_kernel
+@kernel
 def rb_link(state: "State", tree: int, index: int, parent: int, side: int) -> None:
     """Put a new node below ``parent`` (NIL: the tree is empty), on ``side``, and restore the balance."""
     node = state.rb_node[index]
@@ -169,9 +169,12 @@ def rb_replace(state: "State", tree: int, old: int, new: int) -> None:
     _change_child(state, tree, old, new, gone.parent)
 
 
-@kernel
-def rb_erase(state: "State", tree: int, index: int) -> None:
-    """Take a node out of the tree."""
+@entry
+def rb_erase(state: "State", tree: int, index: int) -> int:
+    """Take a node out of the tree; return 0.
+
+    An entry of its own: it is long, seldom run, and has many callers.
+    """
     node = state.rb_node[index]
     if node.left != NIL and node.right != NIL:
         # The smallest node on the right has no left child: put it here, then close the gap that it left.
@@ -198,6 +201,7 @@ def rb_erase(state: "State", tree: int, index: int) -> None:
         _change_child(state, tree, index, child, parent)
     if color == Color.BLACK:
         _rebalance_after_erase(state, tree, child, parent)
+    return 0
 
 
 @kernel

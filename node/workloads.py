@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current
+from node.program import Program
+from node.program_text import ProgramError
 from node.spec import MachineSpec, WorkSpec
 from node.vm.mmap import madvise_mergeable, mmap, new_mm
 from node.vm.vma import VmFlag
@@ -26,6 +28,7 @@ def start_works(state: "State", spec: MachineSpec) -> None:
     zipf_base = 0
     for index, work in enumerate(spec.works):
         if work.program:
+            _run_program(state, work)
             continue
         state.current[Current.CPU] = work.cpu
         mm_index = new_mm(state)
@@ -47,6 +50,15 @@ def start_works(state: "State", spec: MachineSpec) -> None:
             state.zipf[zipf_base : zipf_base + len(table)] = table
             record.zipf_base = zipf_base
             zipf_base += len(table)
+
+
+def _run_program(state: "State", work: WorkSpec) -> None:
+    """Run a program to its end, before the first epoch: it says itself how much time passes (``sleep``)."""
+    state.current[Current.CPU] = work.cpu
+    try:
+        Program(work.text).run(state)
+    except ProgramError as error:
+        raise ValueError(f"{work.program}: {error}") from None
 
 
 def _set_work(state: "State", index: int, work: WorkSpec, mm_index: int) -> None:

@@ -52,7 +52,7 @@ def zero_checksum(state: "State") -> int:
     return _as_int32(ZERO_PAGE_JHASH2 if state.knob[Knob.KSM_CHECKSUM] == KsmChecksum.JHASH2 else ZERO_PAGE_XXHASH)
 
 
-@hot_kernel
+@kernel
 def content_checksum(state: "State", content: int) -> int:
     """Return the checksum of a page with this content id, as an int32."""
     if content == 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from node.counters import Knob, KsmStat
-from node.findings import differ, each, linked_list, used_records, walk_list
+from node.findings import Ints, differ, each, linked_list, used_records, walk_list
 from node.hw.pte import Pte
 from node.ksm.records import ItemPlace, KsmCompare
 from node.ksm.registry import HEAD
@@ -35,6 +35,14 @@ def check_ksm(state: "State", mappings: Mappings) -> list[str]:
     wrong += _check_unstable_tree(state, listed)
     wrong += _check_stable_tree(state)
     return wrong + _check_merged_pages(state, mappings)
+
+
+def held_anon_vmas(state: "State") -> Ints:
+    """Return the anon_vma that each sharing rmap_item holds."""
+    used = used_records(state, Pool.RMAP_ITEM)
+    sharing = used & (state.rmap_item["where"][: len(used)] == ItemPlace.STABLE_NODE)
+    held: Ints = state.rb_node["owner"][: len(used)][sharing]
+    return held
 
 
 # --- lists ----------------------------------------------------------------------------------------------

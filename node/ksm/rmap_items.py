@@ -6,18 +6,19 @@ Linux: mm/ksm.c (get_next_rmap_item, remove_rmap_item_from_tree, remove_trailing
 from typing import TYPE_CHECKING
 
 from node.counters import KsmStat, Panic
+from node.joints import rb_erase
 from node.ksm.records import ItemPlace
 from node.ksm.stable_tree import NO_NODE, get_ksm_page, unlink_sharer
 from node.pool import Pool, pool_alloc, pool_free
-from node.rbtree import Tree, rb_erase
+from node.rbtree import Tree
 from shared.constants import NIL
-from shared.jit import bug_on, hot_kernel, kernel
+from shared.jit import bug_on, kernel
 
 if TYPE_CHECKING:
     from node.state import State
 
 
-@hot_kernel
+@kernel
 def remove_from_tree(state: "State", item_index: int) -> None:
     """Take an item out of the tree that it is in, if any."""
     item = state.rmap_item[item_index]
@@ -43,7 +44,7 @@ def _set_next(state: "State", mm_index: int, previous: int, following: int) -> N
         state.rmap_item[previous].next_in_mm = following
 
 
-@hot_kernel
+@kernel
 def _next_item(state: "State", mm_index: int, previous: int) -> int:
     return state.mm[mm_index].ksm_rmap_list if previous == NIL else state.rmap_item[previous].next_in_mm
 
@@ -56,7 +57,7 @@ def _free_item(state: "State", mm_index: int, item_index: int) -> None:
     pool_free(state, Pool.RMAP_ITEM, item_index)
 
 
-@hot_kernel
+@kernel
 def item_at(state: "State", mm_index: int, previous: int, vaddr: int) -> int:
     """Return the item of ``vaddr``, behind item ``previous`` of the list, made if there is none; or NIL.
 

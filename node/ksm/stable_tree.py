@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, KsmStat, Panic
 from node.hw.cost import Cost
+from node.joints import rb_erase
 from node.ksm.checksum import page_key
 from node.ksm.records import ItemPlace
 from node.phys.page import PageFlag
 from node.pool import Pool, pool_alloc, pool_free
-from node.rbtree import Side, Tree, rb_erase, rb_link, rb_replace
+from node.rbtree import Side, Tree, rb_link, rb_replace
 from node.vm.rmap import put_anon_vma
 from shared.constants import NIL, PS_PER_MS
 from shared.jit import bug_on, kernel

@@ -23,7 +23,7 @@ from node.phys.pcp import drain_all_pages, pcp_alloc, pcp_free
 from node.phys.watermarks import GFP_HIGH_DIVISOR, watermark_ok
 from node.phys.zone import NR_ZONES
 from shared.constants import NIL
-from shared.jit import hot_kernel, kernel
+from shared.jit import entry, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -101,6 +101,12 @@ def alloc_pages(state: "State", order: int, gfp: int) -> int:
         for frame in range(pfn, pfn + (1 << order)):
             ept_wrote(state, frame)
     return pfn
+
+
+@entry
+def alloc_frames(state: "State", order: int, gfp: int) -> int:
+    """Do what ``alloc_pages`` does, for callers that are not worth a copy of it in their machine code."""
+    return alloc_pages(state, order, gfp)
 
 
 @hot_kernel

@@ -7,7 +7,8 @@ from node.counters import Knob, Request, VmStat
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT, entry_position
 from node.hw.pte import TABLE_BITS, Pte, make_pte, pte_pfn
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp, alloc_pages, free_pages
+from node.joints import alloc_frames
+from node.phys.page_alloc import Gfp, free_pages
 from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT, TABLE_SHIFT
 from shared.jit import kernel
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @kernel
 def alloc_table(state: "State", mm_index: int) -> int:
     """Return a frame that holds an empty table, or NIL if there is no memory."""
-    pfn = alloc_pages(state, 0, Gfp.RECLAIM)
+    pfn = alloc_frames(state, 0, Gfp.RECLAIM)
     if pfn == NIL:
         return NIL
     page = state.page[pfn]

@@ -18,7 +18,6 @@ import numpy as np
 from node.counters import VmStat
 from node.findings import Ints, differ, each, used_records, walk_list
 from node.hw.pte import Pte
-from node.ksm.records import ItemPlace
 from node.phys.frames_check import free_block_cover
 from node.phys.page import PageFlag
 from node.pool import Pool
@@ -51,8 +50,11 @@ class Areas:
         return np.where(inside, self.vma[at], NIL)
 
 
-def check_vm(state: "State", mappings: Mappings) -> list[str]:
-    """Return one line for each thing that is wrong with address spaces and their pages."""
+def check_vm(state: "State", mappings: Mappings, held_anon_vmas: Ints) -> list[str]:
+    """Return one line for each thing that is wrong with address spaces and their pages.
+
+    ``held_anon_vmas`` names the anon_vma of every reference that is held by another than an area.
+    """
     areas, wrong = _check_areas(state)
     wrong += mappings.wrong
     place_of = areas.of(mappings)
@@ -69,7 +71,7 @@ def check_vm(state: "State", mappings: Mappings) -> list[str]:
     wrong += _check_counts_of_frames(state, mappings)
     wrong += _check_rights(state, mappings)
     wrong += _check_counts_of_mms(state, mappings)
-    return wrong + _check_rmap(state, mappings, place_of)
+    return wrong + _check_rmap(state, mappings, place_of) + _check_anon_vmas(state, held_anon_vmas)
 
 
 # --- areas ----------------------------------------------------------------------------------------------
@@ -218,7 +220,6 @@ def _check_rmap(state: "State", mappings: Mappings, place_of: Ints) -> list[str]
     used = used_records(state, Pool.ANON_VMA_CHAIN)
     chains = np.asarray(state.anon_vma_chain)[: len(used)][used]
     pairs = (chains["vma"].astype(np.int64) << _PAIR_SHIFT) | chains["anon_vma"]
-    wrong = _check_anon_vmas(state, chains["anon_vma"], _chains_by_vma(state))
     pages = state.page
     anon = mappings.present & (
         pages["page_flags"][mappings.pfn * mappings.present] & (PageFlag.KSM | PageFlag.ZERO_PAGE) == 0
@@ -228,7 +229,7 @@ def _check_rmap(state: "State", mappings: Mappings, place_of: Ints) -> list[str]
     found = np.isin((place_of[at] << _PAIR_SHIFT) | pages["mapping"][pfn], pairs) & (
         pages["index"][pfn] == mappings.vpn[at]
     )
-    return wrong + each(
+    return each(
         at[~found],
         lambda i: f"{mappings.name(i)}: reverse mapping of frame {mappings.pfn[i]} does not find it",
     )
@@ -241,14 +242,13 @@ def _chains_by_vma(state: "State") -> int:
     return sum(len(walk_list(state.vma[index].first_chain, following)) for index in vmas)
 
 
-def _check_anon_vmas(state: "State", chained: Ints, nr_by_vma: int) -> list[str]:
+def _check_anon_vmas(state: "State", held: Ints) -> list[str]:
     used = used_records(state, Pool.ANON_VMA)
-    items = used_records(state, Pool.RMAP_ITEM)
-    records = np.asarray(state.rmap_item)[: len(items)]
-    holding = state.rb_node["owner"][: len(items)][items & (records["where"] == ItemPlace.STABLE_NODE)]
-    counted = np.bincount(chained, minlength=len(used)) + np.bincount(holding, minlength=len(used))
+    chains = used_records(state, Pool.ANON_VMA_CHAIN)
+    chained = state.anon_vma_chain["anon_vma"][: len(chains)][chains]
+    counted = np.bincount(np.concatenate([chained, held]), minlength=len(used))
     refcount = np.where(used, state.anon_vma["refcount"][: len(used)], 0)
-    wrong = differ("pool ANON_VMA_CHAIN", len(chained), nr_by_vma, "chains of areas in use")
+    wrong = differ("pool ANON_VMA_CHAIN", len(chained), _chains_by_vma(state), "chains of areas in use")
     if len(counted) > len(used):
         return [*wrong, f"anon_vma {len(counted) - 1}: is linked, but was never handed out"]
     return wrong + each(

@@ -37,9 +37,9 @@ def write_byte(state: State, mm: int, vaddr: int, value: int) -> int:
 class VmMachine:
     """A machine, and its address spaces by page number."""
 
-    def __init__(self, memory_bytes: int = SMALL_BYTES, cpus: int = 1, swap_bytes: int = 0) -> None:
-        swap = SwapSpec(swap_bytes) if swap_bytes else None
-        spec = MachineSpec(memory_bytes, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB)
+    def __init__(self, cpus: int = 1, swap_bytes: int = 0, rotational: bool = False) -> None:
+        swap = SwapSpec(swap_bytes, "hdd" if rotational else "ssd") if swap_bytes else None
+        spec = MachineSpec(SMALL_BYTES, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB)
         self.state = build_state(spec)
 
     def spawn(self) -> int:

@@ -2,11 +2,14 @@
 
 import pytest
 
-from node.counters import VmEvent, VmStat
+from node.counters import Knob, KsmStat, VmEvent, VmStat
 from node.hw.pte import Pte
 from node.invariants import check
+from node.ksm.ksmd import ksm_do_scan
+from node.ksm.records import KsmModel
 from node.phys.page import PageFlag
 from node.state import State
+from node.vm.mmap import madvise_mergeable
 from node.vm.unmap import page_referenced
 from shared.constants import PAGE_SIZE
 from tests.node.vm_machine import VmMachine
@@ -110,3 +113,25 @@ def test_when_all_have_ended_every_frame_is_free_again(machine: VmMachine) -> No
         machine.exit(mm)
         check(machine.state)
     assert machine.nr_free() == free_at_start
+
+
+def test_zero_pages_that_ksm_made_count_for_the_child_too(machine: VmMachine) -> None:
+    state = machine.state
+    state.knob[Knob.KSM_MODEL] = KsmModel.LINUX_6_18
+    state.knob[Knob.KSM_USE_ZERO_PAGES] = 1
+    parent = machine.spawn()
+    vaddr = machine.map(parent, 4)
+    for page in range(4):
+        machine.write(parent, vaddr + page * PAGE_SIZE, 0)
+    madvise_mergeable(state, parent, vaddr, vaddr + 4 * PAGE_SIZE)
+    for _ in range(3):
+        ksm_do_scan(state, 100)
+    assert state.mm[parent].ksm_zero_pages == state.ksm_stat[KsmStat.KSM_ZERO_PAGES] == 4
+    child = machine.fork(parent)
+    assert state.mm[child].ksm_zero_pages == 4
+    assert state.ksm_stat[KsmStat.KSM_ZERO_PAGES] == 8
+    check(state)
+    machine.exit(child)
+    machine.write(parent, vaddr, 1)
+    assert state.ksm_stat[KsmStat.KSM_ZERO_PAGES] == 3
+    check(state)
