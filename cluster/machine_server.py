@@ -27,7 +27,7 @@ from cluster.calls import (
 )
 from cluster.errors import one_line
 from shared.member import Member
-from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as
+from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, read_flag
 
 NODE_BUILDER: Final = "node.machine:build_member"
 _NOT_BUILT: Final = -1
@@ -86,7 +86,7 @@ class MachineServer:
                 continue
             reply = member.run_epoch(decode_as(RunUntil, data))
             replies.append(reply)
-            finished.append(decode_as(GuestReport, reply).finished)
+            finished.append(read_flag(GuestReport, reply, "finished"))
         return self._advanced(order, replies, finished)
 
     def host_phase(self, order: Advance) -> Advanced:
@@ -95,7 +95,7 @@ class MachineServer:
         [data] = order.orders
         self._at_work = name
         answers = host.host_phase(decode_as(HostPhase, data))
-        return self._advanced(order, answers, [decode_as(HostAnswer, answer).killed for answer in answers])
+        return self._advanced(order, answers, [read_flag(HostAnswer, answer, "killed") for answer in answers])
 
     def inspect(self) -> Inspected:
         """Return digest, counters and snapshot of each member."""

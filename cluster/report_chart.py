@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.report_data import Floats, Ints
+from cluster.report_numbers import digits
 from shared.constants import GIB, KIB, MIB, NS_PER_S, PAGE_SIZE
 
 Trace = dict[str, Any]
@@ -24,6 +25,9 @@ _TABLE_ROWS: Final = 8
 _SIGNIFICANT: Final = 4
 _WHOLE_FROM: Final = 1000.0
 _TICK_SPACE_PX: Final = 8
+_BAR_LABEL_PX: Final = 16
+_ROOM_FOR_LABELS: Final = 1.2  # of the longest bar
+_GAP: Final = 0.06  # between panels, of the chart's height
 _TIME_UNITS: Final = ((900, 1, "s"), (4 * 3600, 60, "min"), (4 * 86400, 3600, "h"))  # up to, seconds, name
 _DAY_S: Final = 86400
 
@@ -146,7 +150,7 @@ def time_chart(title: str, caption: str, times: tuple[Ints, Axis], panels: Seque
     legend: list[Key] = []
     layout: dict[str, Any] = {"xaxis": _x_axis(x_axis, len(panels))}
     height = 1.0 / len(panels)
-    gap = 0.06 if len(panels) > 1 else 0.0
+    gap = _GAP if len(panels) > 1 else 0.0
     for number, panel in enumerate(panels, start=1):
         suffix = "" if number == 1 else str(number)
         bottom = 1.0 - number * height
@@ -174,7 +178,7 @@ def bar_chart(title: str, caption: str, axis: Axis, bars: Sequence[tuple[str, fl
         "orientation": "h",
         "x": _numbers(lengths),
         "y": names,
-        "text": [f"{number(value)} {axis.unit}" for value in lengths],
+        "text": [f"{digits(value)} {axis.unit}" for value in lengths],
         "textposition": "outside",
         "cliponaxis": False,
         "marker": {"color": Colour.MERGED},
@@ -183,8 +187,16 @@ def bar_chart(title: str, caption: str, axis: Axis, bars: Sequence[tuple[str, fl
     }
     longest = float(lengths.max()) if len(lengths) else 0.0
     layout = {
-        "xaxis": {"title": {"text": axis.title}, "rangemode": "tozero", "range": [0, longest * 1.2 or 1]},
-        "yaxis": {"title": {"text": "used by the guests as"}, "autorange": "reversed", "automargin": True},
+        "xaxis": {
+            "title": {"text": axis.title},
+            "rangemode": "tozero",
+            "range": [0, longest * _ROOM_FOR_LABELS or 1],
+        },
+        "yaxis": {
+            "title": {"text": "used by the guests as", "standoff": _BAR_LABEL_PX},
+            "autorange": "reversed",
+            "showgrid": False,
+        },
         "hovermode": "closest",
     }
     rows = [[name, number(value)] for name, value in zip(names, lengths, strict=True)]

@@ -104,5 +104,5 @@ def headline(figures: Figures, run: RunData) -> list[tuple[str, str]]:
     if figures.worst is not None:
         shown.append((format_ratio(figures.worst.slowdown), "largest slowdown"))
     if figures.nr_killed:
-        shown.append((f"{figures.nr_killed:,}", "guests killed for memory"))
+        shown.append((f"{figures.nr_killed:,}", "killed for lack of memory"))
     return shown

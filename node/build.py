@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
-
-from node.counters import Current, HwEvent, Knob, KsmStat, Request, VmEvent, VmStat
+from node.counters import Current, HwEvent, Knob, KsmRun, KsmStat, Request, VmEvent, VmStat
 from node.hw.cost import Cost, cost_table_ps
 from node.hw.disk import DISK_PRESETS, DiskPreset, setup_disk
-from node.ksm.records import KsmChecksum, KsmCompare, KsmModel, KsmRun
+from node.ksm.records import KsmChecksum, KsmCompare, KsmModel
 from node.kthread import ASLEEP, NR_KTHREADS
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free
 from node.phys.page import PageFlag
@@ -95,7 +94,9 @@ def _check(spec: MachineSpec) -> None:
     behind_kernel = DMA_END_PFN + KERNEL_PAGES + _descriptor_pages(spec.nr_frames)
     if free < MIN_MANAGED_PAGES or spec.nr_frames <= behind_kernel:
         need = (max(DMA_END_PFN, MIN_MANAGED_PAGES) + KERNEL_PAGES) * PAGE_SIZE // MIB + 2
-        raise ValueError(f"memory: {spec.memory_bytes // MIB}MiB is less than the {need}MiB that its kernel needs")
+        raise ValueError(
+            f"memory: {spec.memory_bytes // MIB}MiB is less than the {need}MiB that its kernel needs"
+        )
     for name, entries, ways in (
         ("l1", spec.tlb.l1_entries, spec.tlb.l1_ways),
         ("l2", spec.tlb.l2_entries, spec.tlb.l2_ways),

@@ -96,6 +96,14 @@ class Knob(IntEnum):
     NR = 40
 
 
+class KsmRun(IntEnum):
+    """Values of Knob.KSM_RUN: /sys/kernel/mm/ksm/run."""
+
+    STOP = 0
+    MERGE = 1
+    UNMERGE = 2
+
+
 class VmEvent(IntEnum):
     """Event counters of /proc/vmstat, by its names in lower case."""
 
@@ -151,12 +159,11 @@ class KsmStat(IntEnum):
     PAGES_SHARING = 1
     PAGES_UNSHARED = 2
     RMAP_ITEMS = 3  # pages_volatile is what is left of these
-    FULL_SCANS = 4
-    STABLE_NODE_CHAINS = 5
-    STABLE_NODE_DUPS = 6
-    PAGES_SCANNED = 7
-    PAGES_SKIPPED = 8
-    KSM_ZERO_PAGES = 9
+    STABLE_NODE_CHAINS = 4
+    STABLE_NODE_DUPS = 5
+    PAGES_SCANNED = 6
+    PAGES_SKIPPED = 7
+    KSM_ZERO_PAGES = 8
     NR = 16
 
 

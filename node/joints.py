@@ -54,7 +54,7 @@ def try_to_free_swap(state: "State", pfn: int) -> int:
 
 @declare("node.swap.swap_cache")
 def free_swap_entry(state: "State", slot: int) -> int:
-    """A page-table entry no longer refers to ``slot``: free the slot, and its cached frame, with the last; 0."""
+    """Note that a page-table entry no longer refers to ``slot``: free it, and its cached frame, with the last; 0."""
     raise NotImplementedError
 
 
@@ -132,7 +132,7 @@ def ksmd_slice(state: "State", limit_ps: int) -> int:
 
 @declare("node.ksm.registry")
 def ksm_enter(state: "State", mm: int) -> int:
-    """An address space has its first mergeable area: put it on ksmd's list; return 0."""
+    """Put an address space with its first mergeable area on ksmd's list; return 0."""
     raise NotImplementedError
 
 
@@ -144,7 +144,7 @@ def break_range(state: "State", mm: int, start: int, end: int) -> int:
 
 @declare("node.ksm.registry")
 def ksm_exit(state: "State", mm: int) -> int:
-    """A process ends: take it off ksmd's list, or leave that to ksmd if it has pages of it; return 0."""
+    """Take a process that ends off ksmd's list, or leave that to ksmd if it has items of it; return 0."""
     raise NotImplementedError
 
 

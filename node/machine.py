@@ -1,7 +1,7 @@
-"""A machine: a spec, its state, and what one does with it from Python.
+r"""A machine: a spec, its state, and what one does with it from Python.
 
     machine = Machine(MachineSpec(memory_bytes=512 * MIB, cpus=2))
-    machine.run_program("spawn A\\nA: mmap h 4M\\nA: write h\\nsnapshot written\\n")
+    machine.run_program("spawn A\nA: mmap h 4M\nA: write h\nsnapshot written\n")
     machine.counters()["nr_anon_pages"]
 
 This is the one module of ``node`` that others import; everything behind it works on ``machine.state``.
@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from node import checkpoint, procfs
 from node.build import build_state
-from node.counters import Current, HwEvent
+from node.counters import Current, HwEvent, KsmRun
 from node.ksm.ksmd import ksm_set_run
-from node.ksm.records import KsmRun
 from node.phys.zone import NR_ZONES
 from node.program import Program, ProgramResult
 from node.sched import run_until
@@ -49,7 +48,8 @@ class Machine:
     def run_program(self, text: str, *, as_recorded: bool = False) -> ProgramResult:
         """Run a workload program (docs/programs.md) to its end; return what its snapshots saw.
 
-        ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises ``node.program.ProgramError`` in one line for a program that is wrong.
+        ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises
+        ``node.program_text.ProgramError``, in one line, for a program that is wrong.
         """
         return Program(text).run(self.state, as_recorded=as_recorded)
 
@@ -119,7 +119,7 @@ def build_member(spec: Mapping[str, Any]) -> Member:
     kind = spec["kind"]
     if kind == "machine":
         return Machine(spec)
-    from node.guest.members import GUEST_KINDS  # noqa: PLC0415 (a plain machine needs no guest code)
+    from node.guest.members import GUEST_KINDS
 
     if kind not in GUEST_KINDS:
         raise ValueError(f"kind: {kind!r} is none of machine, {', '.join(sorted(GUEST_KINDS))}")

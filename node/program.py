@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from node import procfs
-from node.counters import Current, Knob, Request
+from node.counters import Current, Knob, KsmRun, Request
 from node.golden_harness import GoldenHarness
 from node.joints import exit_mmap
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
-from node.ksm.records import KsmRun
 from node.kthread import run_kthreads
 from node.program_text import Command, ProgramError, Text, commands, read_text
 from node.touch import Fill, access_pages, access_random_pages, become, fill_pages
@@ -26,7 +25,7 @@ from node.vm.fault_kinds import Access
 from node.vm.fork import fork_mm
 from node.vm.mmap import brk, madvise_mergeable, madvise_unmergeable, mmap, munmap, new_mm
 from node.vm.vma import VmFlag
-from shared.constants import MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
+from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
 from shared.wrap64 import to_signed
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ SCAN_SLEEP_MILLISECS: Final = 500_000
 SCAN_ALL_PAGES: Final = 100_000_000
 
 
-class NotModelled(ProgramError):
+class NotModelled(ProgramError):  # noqa: N818 (it reads as what it says of the program)
     """A command of the language whose mechanism is not modelled yet."""
 
 
@@ -171,7 +170,9 @@ class _Run:
                 values |= {f"proc.{who}.map.{label}.{key}": value for key, value in pages.items()}
         self.result.snapshots.append((name, values))
 
-    def request(self, vaddr: int, nr_pages: int, *, stride: int = PAGE_SIZE, write: bool = False, value: int = 0) -> None:
+    def request(
+        self, vaddr: int, nr_pages: int, *, stride: int = PAGE_SIZE, write: bool = False, value: int = 0
+    ) -> None:
         request = self.state.request
         request[Request.A0] = vaddr
         request[Request.A1] = nr_pages
@@ -275,7 +276,7 @@ def _mmap(run: _Run, command: Command, process: Process) -> None:
     start = int(run.state.vma[vma].start)
     process.mappings[command.words[0]] = Mapping(start, start + length)
     if "populate" in command.words:
-        _access(run, command, process, (start, length >> PAGE_SHIFT), write=True)
+        _access(run, command, process, Pages(start, length >> PAGE_SHIFT), write=True)
 
 
 def _brkgrow(run: _Run, command: Command, process: Process) -> None:
@@ -306,11 +307,18 @@ def _madvise(run: _Run, command: Command, process: Process) -> None:
         raise command.fail(f"madvise {advice} failed")
 
 
-def _access(
-    run: _Run, command: Command, process: Process, pages: tuple[int, int], *, write: bool, stride: int = PAGE_SIZE
-) -> None:
-    vaddr, nr_pages = pages
-    run.request(vaddr, nr_pages, stride=stride, write=write, value=command.number("val", 1))
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages to access, one after another."""
+
+    vaddr: int
+    nr_pages: int
+    stride: int = PAGE_SIZE
+
+
+def _access(run: _Run, command: Command, process: Process, pages: Pages, *, write: bool) -> None:
+    nr_pages = pages.nr_pages
+    run.request(pages.vaddr, nr_pages, stride=pages.stride, write=write, value=command.number("val", 1))
     if access_pages(run.state, process.mm) < nr_pages:
         raise command.fail(f"{command.process} was killed: no area, no right or no memory")
 
@@ -332,9 +340,9 @@ def _read_or_write(run: _Run, command: Command, process: Process) -> None:
     for _ in range(command.number("loops", 1)):
         if "back" in flags:
             last = start + (nr_pages - 1) * stride
-            _access(run, command, process, (last, nr_pages), write=write, stride=-stride)
+            _access(run, command, process, Pages(last, nr_pages, -stride), write=write)
         else:
-            _access(run, command, process, (start, nr_pages), write=write, stride=stride)
+            _access(run, command, process, Pages(start, nr_pages, stride), write=write)
 
 
 def _fill(run: _Run, command: Command, process: Process) -> None:

@@ -101,10 +101,8 @@ def read_text(text: str) -> Text:
 
 def commands(text: Text) -> Iterator[Command]:
     """Yield the commands in the order in which they run, loops unrolled."""
-    nr_run = 0
-    for number, line, indices in _unroll(text.lines, 0, len(text.lines), ()):
-        nr_run += 1
-        if nr_run > MAX_LINES_RUN:
+    for nr_run, (number, line, indices) in enumerate(_unroll(text.lines, 0, len(text.lines), ())):
+        if nr_run >= MAX_LINES_RUN:
             raise ProgramError(f"line {number}: the program runs more than {MAX_LINES_RUN} lines")
         for name, index in zip("ijk", reversed(indices), strict=False):
             line = line.replace(f"${name}", str(index))  # noqa: PLW2901 (the line as it runs now)

@@ -1,9 +1,9 @@
-"""Red-black trees over one table of nodes, for every ordered set that a kernel keeps.
+r"""Red-black trees over one table of nodes, for every ordered set that a kernel keeps.
 
             (8)            red nodes have black children, and every way down passes equally many
-           /   \\           black nodes, so no way is longer than twice another
+           /   \           black nodes, so no way is longer than twice another
          [4]   [12]
-         / \\    / \\        node i of the table stands for record i of the set's own table;
+         / \    / \        node i of the table stands for record i of the set's own table;
        (2) (6) (10)(14)    who searches compares, links a new node where the search ended, and
                            calls ``rb_insert_color``
 
@@ -176,7 +176,7 @@ def rb_erase(state: "State", tree: int, index: int) -> int:
     An entry of its own: it is long, seldom run, and has many callers.
     """
     node = state.rb_node[index]
-    if node.left != NIL and node.right != NIL:
+    if node.left != NIL and node.right != NIL:  # noqa: PLR1714 (a kernel has no tuples)
         # The smallest node on the right has no left child: put it here, then close the gap that it left.
         successor = node.right
         while state.rb_node[successor].left != NIL:

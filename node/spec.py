@@ -119,6 +119,8 @@ class MachineSpec:
             clock_ghz=REFERENCE_GHZ if clock_mhz is None else Fraction(clock_mhz, MHZ_PER_GHZ),
             works=tuple(WorkSpec(**process) for process in spec.get("processes", ())),
             is_guest=spec.get("kind") == "guest",
-            guests=tuple(GuestRam(guest["memory_bytes"], guest.get("cpus", 1)) for guest in spec.get("guests", ())),
+            guests=tuple(
+                GuestRam(guest["memory_bytes"], guest.get("cpus", 1)) for guest in spec.get("guests", ())
+            ),
             recorded=spec.get("recorded", {}),
         )

@@ -13,8 +13,8 @@ from node.guest.host_guests import GUEST, VCPU
 from node.hw.cpu import CPU
 from node.hw.disk import DISK
 from node.hw.tlb import TLB_ENTRY
-from node.kthread import KTHREAD
 from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
+from node.kthread import KTHREAD
 from node.phys.buddy import FREE_AREA
 from node.phys.page import PAGE
 from node.phys.pcp import PCP
@@ -39,7 +39,9 @@ class State(KernelState):
 
     panic: Counters = table(np.int64)  # [4] code, table or cause, index or value; all 0: none
     current: Counters = table(np.int64)  # [Current] what runs now
-    request: Counters = table(np.int64, used="scratch")  # [Request] arguments and results of entries that need more than four
+    request: Counters = table(
+        np.int64, used="scratch"
+    )  # [Request] arguments and results of entries that need more than four
     knob: Counters = table(np.int64)  # [Knob] sysctls, sysfs files and machine constants
     cost: Counters = table(np.int64)  # [Cost] picoseconds
     vm_event: Counters = table(np.int64)  # [VmEvent]
@@ -74,19 +76,37 @@ class State(KernelState):
     stable_node: Records = table(STABLE_NODE, used="STABLE_NODE")
     rb_node: Records = table(RB_NODE, used="rb")  # rmap_items, then stable nodes
     rb_root: Counters = table(np.int64)  # [Tree]
-    recorded: Counters = table(np.int64)  # [2 * contents] recorded ids in ascending order, then jhash2 of each
+    recorded: Counters = table(
+        np.int64
+    )  # [2 * contents] recorded ids in ascending order, then jhash2 of each
     work: Records = table(WORK)  # [process of a workload]
     zipf: Counters = table(np.int64)  # cumulative weights of all Zipf workloads, each at its base
     ept_view: Counters = table(np.int8)  # [nr_frames] of a guest: View of each gfn; empty on other machines
     ept_mark: Counters = table(np.int8)  # [nr_frames] of a guest: GfnMark bits of this epoch
-    ept_marked: Counters = table(np.int32, used="marked")  # [nr_frames] of a guest: gfns with a mark, in order of their first
-    violation: Records = table(VIOLATION, used="violations")  # [2 * nr_frames] of a guest: its EPT violations of this epoch
+    ept_marked: Counters = table(
+        np.int32, used="marked"
+    )  # [nr_frames] of a guest: gfns with a mark, in order of their first
+    violation: Records = table(
+        VIOLATION, used="violations"
+    )  # [2 * nr_frames] of a guest: its EPT violations of this epoch
     guest: Records = table(GUEST)  # [guests of a host]
     vcpu: Records = table(VCPU)  # [vCPUs of all guests] of a host, guest after guest
-    vcpu_heap: Counters = table(np.int32, used="scratch")  # [vCPUs of all guests] of a host: those with traffic, by time
-    traffic: Records = table(VIOLATION, used="scratch")  # [2 * gfns of all guests] of a host: this epoch's violations, merged
-    incoming: Counters = table(np.int32, used="scratch")  # [2 * gfns of the largest guest] of a host: what one guest reports
-    final_content: Counters = table(np.int64, used="scratch")  # [gfns of all guests] of a host: content at the epoch's end,
-    final_word: Counters = table(np.int32, used="scratch")  # [gfns of all guests] valid for those that changed in it
+    vcpu_heap: Counters = table(
+        np.int32, used="scratch"
+    )  # [vCPUs of all guests] of a host: those with traffic, by time
+    traffic: Records = table(
+        VIOLATION, used="scratch"
+    )  # [2 * gfns of all guests] of a host: this epoch's violations, merged
+    incoming: Counters = table(
+        np.int32, used="scratch"
+    )  # [2 * gfns of the largest guest] of a host: what one guest reports
+    final_content: Counters = table(
+        np.int64, used="scratch"
+    )  # [gfns of all guests] of a host: content at the epoch's end,
+    final_word: Counters = table(
+        np.int32, used="scratch"
+    )  # [gfns of all guests] valid for those that changed in it
     view_sent: Counters = table(np.int8)  # [gfns of all guests] of a host: GfnBit bits
-    view_changed: Counters = table(np.int32, used="view_changes")  # [gfns of all guests] of a host: positions in view_sent to look at
+    view_changed: Counters = table(
+        np.int32, used="view_changes"
+    )  # [gfns of all guests] of a host: positions in view_sent to look at

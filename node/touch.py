@@ -10,7 +10,15 @@ and Request.R0 then says why (VmFault).
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from node.content import PATTERN_HALF, PATTERN_TEXT, PATTERN_UNIQUE, generated, same_filled, set_content, write_first_byte
+from node.content import (
+    PATTERN_HALF,
+    PATTERN_TEXT,
+    PATTERN_UNIQUE,
+    generated,
+    same_filled,
+    set_content,
+    write_first_byte,
+)
 from node.counters import Current, Request
 from node.hw.mmu import load_mm, touch
 from node.vm.fault_kinds import Access
@@ -106,7 +114,7 @@ def fill_pages(state: "State", mm_index: int, kind: int, first_index: int) -> in
 
 @entry
 def touch_anew(state: "State", mm_index: int, vaddr: int, nr_pages: int) -> int:
-    """Write a byte of each of ``nr_pages`` pages from ``vaddr`` on, leaving ``state.request`` alone; return how many."""
+    """Touch ``nr_pages`` pages from ``vaddr`` on as by a write, leaving ``state.request`` alone; return how many."""
     for done in range(nr_pages):
         pfn = touch(state, mm_index, vaddr + (done << PAGE_SHIFT), Access.WRITE)
         if pfn == NIL:

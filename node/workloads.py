@@ -36,7 +36,9 @@ def start_works(state: "State", spec: MachineSpec) -> None:
             raise ValueError(f"processes.{index}: the machine has no memory for one more process")
         vma_index = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
         if vma_index == NIL:
-            raise ValueError(f"processes.{index}.memory: {work.memory_bytes} bytes do not fit an address space")
+            raise ValueError(
+                f"processes.{index}.memory: {work.memory_bytes} bytes do not fit an address space"
+            )
         start = state.vma[vma_index].start
         if work.mergeable:
             madvise_mergeable(state, mm_index, start, start + work.memory_bytes)

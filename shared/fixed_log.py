@@ -42,10 +42,8 @@ def log2_fixed(value: int) -> int:
             rest >>= step
             exponent += step
         step >>= 1
-    if exponent > _MANTISSA_BITS:
-        mantissa = value >> (exponent - _MANTISSA_BITS)
-    else:
-        mantissa = value << (_MANTISSA_BITS - exponent)
+    excess = exponent - _MANTISSA_BITS
+    mantissa = value >> excess if excess > 0 else value << -excess
     fraction = 0
     for _ in range(LOG_BITS):
         mantissa = (mantissa * mantissa) >> _MANTISSA_BITS

@@ -50,7 +50,15 @@ from numba.core.typing.templates import (
 from numba.extending import lower_builtin, models, register_model, typeof_impl
 
 from shared.compile_cache import UnitCache
-from shared.kernel_state import BYTES_PER_ENTRY, PANIC_POSITION, WORD, KernelState, StateType, state_pointer, store_panic
+from shared.kernel_state import (
+    BYTES_PER_ENTRY,
+    PANIC_POSITION,
+    WORD,
+    KernelState,
+    StateType,
+    state_pointer,
+    store_panic,
+)
 from shared.panic import NO_PANIC, KernelPanic
 
 P = ParamSpec("P")
@@ -76,7 +84,9 @@ class _Kernel(CPUDispatcher):
 
     def __call__(self, *args: Any) -> Any:
         if not _WRAPPERS:
-            raise TypeError(f"{self.py_func.__name__}: a compiled kernel is called by kernels and entries, not by Python")
+            raise TypeError(
+                f"{self.py_func.__name__}: a compiled kernel is called by kernels and entries, not by Python"
+            )
         wrapper = vars(self).get("wrapper")
         if wrapper is None:
             self.wrapper = wrapper = Entry(self.py_func)
@@ -120,13 +130,16 @@ class Entry(Generic[P, R]):
         self._returns = func.__annotations__.get("return") not in (None, "None")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run over a state; raise ``KernelPanic`` if the state was found broken."""
         if not COMPILED:
             return self.py_func(*args, **kwargs)
         if kwargs:
             raise TypeError(f"{self.__name__}: an entry takes positional arguments")
         state: Any = args[0]
         ints: Any = args[1:]
-        result = self.c_function(type(state).NUMBA_TYPE)(state_pointer(state), *[int(value) for value in ints])
+        result = self.c_function(type(state).NUMBA_TYPE)(
+            state_pointer(state), *[int(value) for value in ints]
+        )
         raise_panic(state)
         return cast("R", result)
 
@@ -248,7 +261,11 @@ def _make_callable_from_kernels(declaration: "Declaration[Any, Any]") -> None:
 
 
 def _return_if_panicked(context: Any, builder: Any, state: Any) -> None:
-    base = builder.load(builder.inttoptr(builder.add(state, ir.Constant(WORD, BYTES_PER_ENTRY * PANIC_POSITION)), WORD.as_pointer()))
+    base = builder.load(
+        builder.inttoptr(
+            builder.add(state, ir.Constant(WORD, BYTES_PER_ENTRY * PANIC_POSITION)), WORD.as_pointer()
+        )
+    )
     code = builder.load(builder.inttoptr(base, WORD.as_pointer()))
     with builder.if_then(builder.icmp_signed("!=", code, ir.Constant(WORD, NO_PANIC)), likely=False):
         context.call_conv.return_user_exc(builder, KernelPanic, (LINK_FAILED, "in an entry of another unit"))
@@ -297,7 +314,9 @@ if COMPILED:
     @lower_builtin(bug_on, StateType, types.boolean, types.int64, types.int64)
     def _lower_bug_on(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         state, condition, code, value = args
-        with builder.if_then(builder.trunc(condition, ir.IntType(1)) if condition.type.width > 1 else condition, likely=False):
+        with builder.if_then(
+            builder.trunc(condition, ir.IntType(1)) if condition.type.width > 1 else condition, likely=False
+        ):
             store_panic(builder, state, PANIC_POSITION, [code, ir.Constant(WORD, LINK_FAILED), value])
             context.call_conv.return_user_exc(builder, KernelPanic, (LINK_FAILED, "bug_on"))
         return context.get_dummy_value()

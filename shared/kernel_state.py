@@ -105,13 +105,17 @@ class Counters(np.ndarray[Any, Any]):
         if isinstance(index, int | np.integer):
             position = int(index)
             if not 0 <= position < len(self):
-                raise KernelPanic(INDEX_OUTSIDE_TABLE, f"index {position} outside a table of {len(self)} integers")
+                raise KernelPanic(
+                    INDEX_OUTSIDE_TABLE, f"index {position} outside a table of {len(self)} integers"
+                )
             return int(np.asarray(self)[position])
         return np.asarray(self)[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, int | np.integer) and not 0 <= int(index) < len(self):
-            raise KernelPanic(INDEX_OUTSIDE_TABLE, f"index {int(index)} outside a table of {len(self)} integers")
+            raise KernelPanic(
+                INDEX_OUTSIDE_TABLE, f"index {int(index)} outside a table of {len(self)} integers"
+            )
         super().__setitem__(index, value)
 
 
@@ -366,7 +370,9 @@ def _lower_prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     number = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    builder.call(function, [pointer, *(ir.Constant(number, value) for value in (_READ, _KEEP_IN_ALL_CACHES, _DATA))])
+    builder.call(
+        function, [pointer, *(ir.Constant(number, value) for value in (_READ, _KEEP_IN_ALL_CACHES, _DATA))]
+    )
     return context.get_dummy_value()
 
 
@@ -407,4 +413,14 @@ def state_pointer(state: "KernelState") -> int:
     return int(vars(state)["address"])
 
 
-__all__ = ["Counters", "KernelState", "Record", "Records", "StateType", "cgutils", "reserve", "state_pointer", "table"]
+__all__ = [
+    "Counters",
+    "KernelState",
+    "Record",
+    "Records",
+    "StateType",
+    "cgutils",
+    "reserve",
+    "state_pointer",
+    "table",
+]

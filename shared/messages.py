@@ -17,9 +17,10 @@ any machine, so a run can be replayed and compared byte for byte.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar, cast, get_origin, get_type_hints
 
 import msgpack
@@ -215,6 +216,20 @@ def decode_as(kind: type[M], data: bytes) -> M:
     return message
 
 
+def read_flag(kind: type[M], data: bytes, name: str) -> bool:
+    """Return the flag ``name`` of an encoded message of type ``kind``, whose arrays are left alone.
+
+    Raises ``MessageError`` if the header of ``data`` is not that of such a message.
+    """
+    header, _ = _decode_header(data)
+    fields = list(_FIELDS[kind])
+    if header[0] != _TAG_OF_TYPE[kind] or len(header) != 1 + len(fields):
+        raise MessageError(f"message: not a {kind.__name__}: its header is {_short(header)}")
+    flag = header[1 + fields.index(name)]
+    _check_type(f"{kind.__name__}.{name}", flag, bool)
+    return bool(flag)
+
+
 class _Reader:
     """Cuts the buffers after a header off one after the other."""
 
@@ -283,22 +298,15 @@ def _decode_field(where: str, kind: Any, said: Any, reader: _Reader) -> Any:
 
 def _check_fields(message: Message) -> None:
     """Check the type of every field, and that integers fit in 64 bits."""
-    for name, kind in _FIELDS[type(message)].items():
-        where = f"{type(message).__name__}.{name}"
-        value = getattr(message, name)
-        if isinstance(kind, np.dtype):
-            _check_array(where, value, kind)
-        elif kind is int:
-            _check_int(where, value)
-        elif type(value) is not kind:
-            raise MessageError(f"{where}: {_short(value)} is a {type(value).__name__}, not a {kind.__name__}")
-        elif kind is dict:
-            for key, number in value.items():
-                if type(key) is not str:
-                    raise MessageError(f"{where}: {_short(key)} is not a name")
-                _check_int(f"{where}[{_short(key)}]", number)
-        elif kind is tuple and not all(type(part) is bytes for part in value):
-            raise MessageError(f"{where}: not all of it is bytes")
+    for name, where, check in _CHECKS[type(message)]:
+        check(where, getattr(message, name))
+
+
+def _check_of(kind: Any) -> Callable[[str, Any], None]:
+    """Return the function that checks a field of this kind, given where the field is and its value."""
+    if isinstance(kind, np.dtype):
+        return partial(_check_array, dtype=kind)
+    return {int: _check_int, dict: _check_map, tuple: _check_parts}.get(kind, partial(_check_type, kind=kind))
 
 
 def _check_array(where: str, value: Any, dtype: np.dtype[Any]) -> None:
@@ -308,9 +316,29 @@ def _check_array(where: str, value: Any, dtype: np.dtype[Any]) -> None:
         raise MessageError(f"{where}: elements are {value.dtype.str}, not {dtype.str}")
 
 
+def _check_type(where: str, value: Any, kind: type) -> None:
+    if type(value) is not kind:
+        wanted = f"{'an' if kind is int else 'a'} {kind.__name__}"
+        raise MessageError(f"{where}: {_short(value)} is a {type(value).__name__}, not {wanted}")
+
+
+def _check_map(where: str, value: Any) -> None:
+    _check_type(where, value, dict)
+    for key, number in value.items():
+        if type(key) is not str:
+            raise MessageError(f"{where}: {_short(key)} is not a name")
+        if type(number) is not int or not INT64_MIN <= number <= INT64_MAX:
+            _check_int(f"{where}[{_short(key)}]", number)
+
+
+def _check_parts(where: str, value: Any) -> None:
+    _check_type(where, value, tuple)
+    if not all(type(part) is bytes for part in value):
+        raise MessageError(f"{where}: not all of it is bytes")
+
+
 def _check_int(where: str, value: Any) -> None:
-    if type(value) is not int:
-        raise MessageError(f"{where}: {_short(value)} is a {type(value).__name__}, not an int")
+    _check_type(where, value, int)
     if not INT64_MIN <= value <= INT64_MAX:
         raise MessageError(f"{where}: {value} does not fit in 64 bits")
 
@@ -359,4 +387,9 @@ def _fields_of(kind: type[Message]) -> Iterator[tuple[str, Any]]:
 
 _FIELDS: Final[dict[type[Message], dict[str, Any]]] = {
     kind: dict(_fields_of(kind)) for kind in _TYPE_OF_TAG.values()
+}
+# Field, where it is in an error's words, and what checks it: made once, since every message is checked.
+_CHECKS: Final = {
+    kind: [(name, f"{kind.__name__}.{name}", _check_of(of)) for name, of in fields.items()]
+    for kind, fields in _FIELDS.items()
 }

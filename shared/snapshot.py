@@ -58,6 +58,8 @@ def unpack_snapshot(identity: str, data: bytes) -> dict[str, Table]:
     if _hash(body) != data[len(MAGIC) : start]:
         raise ValueError("snapshot: damaged: its hash does not match")
     try:
+        if zstandard.get_frame_parameters(body).content_size > MAX_BYTES:
+            raise ValueError(f"says that it holds more than {MAX_BYTES} bytes")
         plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BYTES)
         [length] = _LENGTH.unpack_from(plain)
         said, described = msgpack.unpackb(plain[_LENGTH.size : _LENGTH.size + length])

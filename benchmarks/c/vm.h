@@ -45,6 +45,7 @@ static int64_t anon_vma_prepare(State *s, int64_t vma)
     chain->prev = chain->next = NIL;
     anon_vma->first_chain = (int32_t)chain_index;
     anon_vma->refcount = 1;
+    anon_vma->root = (int32_t)index;
     s->vma[vma].anon_vma = (int32_t)index;
     return 0;
 }

@@ -49,7 +49,9 @@ def _jhash2(state: "State", content: int) -> int:
 @kernel
 def zero_checksum(state: "State") -> int:
     """Return the checksum of a page of zeroes."""
-    return _as_int32(ZERO_PAGE_JHASH2 if state.knob[Knob.KSM_CHECKSUM] == KsmChecksum.JHASH2 else ZERO_PAGE_XXHASH)
+    return _as_int32(
+        ZERO_PAGE_JHASH2 if state.knob[Knob.KSM_CHECKSUM] == KsmChecksum.JHASH2 else ZERO_PAGE_XXHASH
+    )
 
 
 @kernel

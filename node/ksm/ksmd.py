@@ -11,9 +11,8 @@ Linux: mm/ksm.c (ksm_scan_thread, run_store, unmerge_and_remove_all_rmap_items),
 
 from typing import TYPE_CHECKING, Final
 
-from node.counters import Current, Knob, Request
+from node.counters import Current, Knob, KsmRun, Request
 from node.joints import break_range, ksm_scan_until
-from node.ksm.records import KsmRun
 from node.ksm.registry import HEAD, next_mm, remove_mm
 from node.ksm.rmap_items import remove_trailing_items
 from node.ksm.stable_tree import remove_all_stable_nodes

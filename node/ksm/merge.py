@@ -178,7 +178,6 @@ def _is_calm(state: "State", item_index: int, pfn: int) -> int:
 def _try_stable_tree(state: "State", item_index: int, pfn: int) -> int:
     """Merge the page with an equal one of the stable tree; return whether ksmd is done with it."""
     page = state.page[pfn]
-    item = state.rmap_item[item_index]
     forked = page.page_flags & PageFlag.KSM and page.mapping != 0
     node_index = page.mapping if forked else stable_tree_search(state, pfn)
     remove_from_tree(state, item_index)

@@ -82,11 +82,3 @@ class KsmCompare(IntEnum):
 
     CONTENT = 0
     HASH = 1
-
-
-class KsmRun(IntEnum):
-    """/sys/kernel/mm/ksm/run."""
-
-    STOP = 0
-    MERGE = 1
-    UNMERGE = 2

@@ -10,8 +10,7 @@ Linux: mm/ksm.c (__ksm_enter, __ksm_exit).
 
 from typing import TYPE_CHECKING, Final
 
-from node.counters import Current, Knob
-from node.ksm.records import KsmRun
+from node.counters import Current, Knob, KsmRun
 from node.kthread import ASLEEP, Kthread
 from node.vm.mm import drop_mm
 from shared.constants import NIL
@@ -73,7 +72,7 @@ def remove_mm(state: "State", mm_index: int) -> None:
 
 @entry
 def ksm_enter(state: "State", mm_index: int) -> int:
-    """An address space has its first mergeable area: put it on ksmd's list; return 0."""
+    """Put an address space with its first mergeable area on ksmd's list; return 0."""
     scan = state.ksm_scan[0]
     run = state.knob[Knob.KSM_RUN]
     if scan.first_mm == NIL and run == KsmRun.MERGE and state.kthread[Kthread.KSMD].clock_ps == ASLEEP:
@@ -86,7 +85,7 @@ def ksm_enter(state: "State", mm_index: int) -> int:
 
 @entry
 def ksm_exit(state: "State", mm_index: int) -> int:
-    """A process ends: take it off ksmd's list, or leave that to ksmd if it has items of it; return 0."""
+    """Take a process that ends off ksmd's list, or leave that to ksmd if it has items of it; return 0."""
     scan = state.ksm_scan[0]
     mm = state.mm[mm_index]
     if not mm.mergeable or scan.mm == mm_index:

@@ -156,7 +156,7 @@ def get_ksm_page(state: "State", node_index: int) -> int:
 def _may_share(state: "State", node_index: int, more: int) -> int:
     """Return whether the node has sharers, and room for one and ``more``."""
     nr_sharers = state.stable_node[node_index].nr_sharers
-    return 1 if 0 < nr_sharers and nr_sharers + more < state.knob[Knob.KSM_MAX_PAGE_SHARING] else 0
+    return 1 if nr_sharers > 0 and nr_sharers + more < state.knob[Knob.KSM_MAX_PAGE_SHARING] else 0
 
 
 @kernel

@@ -41,7 +41,9 @@ def setup_watermarks(state: "State") -> None:
     for index, pages in enumerate(managed):
         zone = state.zone[index]
         zone.min_wmark = pages_min * pages // max(sum(managed), 1)
-        gap = max(zone.min_wmark // 4, pages * int(state.knob[Knob.WATERMARK_SCALE_FACTOR]) // WATERMARK_SCALE_UNIT)
+        gap = max(
+            zone.min_wmark // 4, pages * int(state.knob[Knob.WATERMARK_SCALE_FACTOR]) // WATERMARK_SCALE_UNIT
+        )
         zone.low = zone.min_wmark + gap
         zone.high = zone.min_wmark + 2 * gap
         zone.protection = sum(managed[index + 1 :]) // LOWMEM_RESERVE_RATIO[index]

@@ -16,8 +16,8 @@ from node.counters import Knob, VmEvent
 from node.hw.disk import disk_io
 from node.hw.page_table import pte_position
 from node.hw.pte import is_swap_pte, swap_pte_slot
-from node.phys.page import PageFlag
 from node.joints import alloc_frames
+from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp
 from node.reclaim.lru import LruList, lru_add
 from node.swap.cached_page import link_to_slot

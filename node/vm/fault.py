@@ -20,13 +20,12 @@ mm/ksm.c (ksm_might_need_to_copy).
 from typing import TYPE_CHECKING
 
 from node.content import copy_content
-from node.counters import Current, Knob, Request, VmEvent
+from node.counters import Current, Knob, KsmRun, Request, VmEvent
 from node.guest.ept_view import View
 from node.hw.cost import Cost
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_page
-from node.ksm.records import KsmRun
 from node.joints import free_swap_entry, free_swap_if_full, note_view_change, swap_in, try_to_free_swap
 from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp, alloc_pages
@@ -34,7 +33,14 @@ from node.reclaim.lru import LruList, lru_add
 from node.vm.fault_kinds import Access, VmFault
 from node.vm.page_tables import pte_alloc
 from node.vm.put_page import put_page
-from node.vm.rmap import anon_vma_prepare, leave_zero_page, page_add_rmap, page_remove_rmap, page_set_anon_rmap
+from node.vm.rmap import (
+    anon_vma_prepare,
+    leave_zero_page,
+    page_add_rmap,
+    page_remove_rmap,
+    page_set_anon_rmap,
+    page_share_anon_rmap,
+)
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import entry, kernel
@@ -175,20 +181,10 @@ def _needs_copy_of_swapped_page(state: "State", pfn: int, vma_index: int, vaddr:
         return 1 if state.knob[Knob.KSM_RUN] == KsmRun.UNMERGE else 0
     if not page.page_flags & PageFlag.ANON:
         return 0
-    same_place = page.index == vaddr >> PAGE_SHIFT and _shares_root(state, page.mapping, vma_index)
-    return 0 if same_place else 1
-
-
-@kernel
-def _shares_root(state: "State", anon_vma: int, vma_index: int) -> int:
-    """Return whether the VMA is reached through ``anon_vma``, so that reverse mapping finds the page here."""
-    index = state.vma[vma_index].first_chain
-    while index != NIL:
-        chain = state.anon_vma_chain[index]
-        if chain.anon_vma == anon_vma:
-            return 1
-        index = chain.next_of_vma
-    return 0
+    if page.index != vaddr >> PAGE_SHIFT:
+        return 1
+    own_root = state.anon_vma[state.vma[vma_index].anon_vma].root
+    return 0 if state.anon_vma[page.mapping].root == own_root else 1
 
 
 @kernel
@@ -217,9 +213,23 @@ def _drop_swap_if_useless(state: "State", pfn: int, access: int) -> None:
 
 
 @kernel
+def _take_swapped_page(state: "State", pfn: int, vma_index: int, vaddr: int, access: int) -> None:
+    """Make a page of the swap cache one that the VMA maps; its swap entry here is gone already."""
+    _drop_swap_if_useless(state, pfn, access)
+    page = state.page[pfn]
+    if not page.page_flags & PageFlag.KSM and page.refcount == 1:
+        page.page_flags |= PageFlag.ANON_EXCLUSIVE
+    if not page.page_flags & PageFlag.ANON:
+        if page.page_flags & PageFlag.ANON_EXCLUSIVE:
+            page_set_anon_rmap(state, pfn, vma_index, vaddr)
+        else:
+            page_share_anon_rmap(state, pfn, vma_index, vaddr)
+    page_add_rmap(state, pfn)
+
+
+@kernel
 def _do_swap_page(state: "State", vma_index: int, position: int, vaddr: int, access: int) -> int:
     mm_index = state.vma[vma_index].mm
-    mm = state.mm[mm_index]
     swap_pte = state.pt_word[position]
     if anon_vma_prepare(state, vma_index) == NIL:
         return VmFault.OOM
@@ -232,32 +242,23 @@ def _do_swap_page(state: "State", vma_index: int, position: int, vaddr: int, acc
     if state.pt_word[position] != swap_pte:
         put_page(state, pfn)
         return VmFault.DONE
-    exclusive = swap_pte & SWAP_ENTRY_EXCLUSIVE
-    copied = _needs_copy_of_swapped_page(state, pfn, vma_index, vaddr)
-    if copied:
+    if _needs_copy_of_swapped_page(state, pfn, vma_index, vaddr):
         pfn = _copy_swapped_page(state, pfn, vma_index, vaddr)
         if pfn == NIL:
             return VmFault.OOM
-        exclusive = 1
-    free_swap_entry(state, swap_pte_slot(swap_pte))
-    page = state.page[pfn]
-    if not copied:
-        _drop_swap_if_useless(state, pfn, access)
-    bits = MAPPED_BITS
-    must_write = access != Access.READ
-    if not page.page_flags & PageFlag.KSM and (exclusive or page.refcount == 1):
-        page.page_flags |= PageFlag.ANON_EXCLUSIVE
-        if must_write:
-            bits |= _write_bits(state, vma_index)
-            must_write = False
-    if not copied:
-        if not page.page_flags & PageFlag.ANON:
-            page_set_anon_rmap(state, pfn, vma_index, vaddr)
-        page_add_rmap(state, pfn)
+        free_swap_entry(state, swap_pte_slot(swap_pte))
+    else:
+        free_swap_entry(state, swap_pte_slot(swap_pte))
+        if swap_pte & SWAP_ENTRY_EXCLUSIVE and not state.page[pfn].page_flags & PageFlag.KSM:
+            state.page[pfn].page_flags |= PageFlag.ANON_EXCLUSIVE
+        _take_swapped_page(state, pfn, vma_index, vaddr, access)
+    mm = state.mm[mm_index]
     mm.nr_anon += 1
     mm.nr_swap -= 1
+    writable = access != Access.READ and state.page[pfn].page_flags & PageFlag.ANON_EXCLUSIVE
+    bits = MAPPED_BITS | (_write_bits(state, vma_index) if writable else 0)
     set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, bits))
-    if must_write:
+    if access != Access.READ and not writable:
         return _do_wp_page(state, vma_index, position, vaddr)
     return VmFault.DONE
 

@@ -29,7 +29,10 @@ MM = np.dtype(
         ("nr_page_tables", np.int32),
         ("alive", np.int8),  # 0 once exit has begun (mm_users == 0)
         ("mergeable", np.int8),  # MMF_VM_MERGEABLE: on ksmd's list
-        ("oom_victim", np.int8),  # chosen by the OOM killer while its own fault was being served: it ends next
+        (
+            "oom_victim",
+            np.int8,
+        ),  # chosen by the OOM killer while its own fault was being served: it ends next
         ("spare", np.int8),
         ("ksm_next", np.int32),  # ksmd's list of address spaces, by mm
         ("ksm_prev", np.int32),

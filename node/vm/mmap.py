@@ -156,7 +156,11 @@ def _isolate(state: "State", mm_index: int, start: int, end: int) -> int:
         if index == NIL:
             return NIL
     last = find_vma(state, mm_index, end - 1)
-    if last != NIL and state.vma[last].start < end < state.vma[last].end and split_vma(state, last, end) == NIL:
+    if (
+        last != NIL
+        and state.vma[last].start < end < state.vma[last].end
+        and split_vma(state, last, end) == NIL
+    ):
         return NIL
     return index
 

@@ -6,8 +6,8 @@ from node.content import PATTERN_TABLE, generated
 from node.counters import Knob, Request, VmStat
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT, entry_position
 from node.hw.pte import TABLE_BITS, Pte, make_pte, pte_pfn
-from node.phys.page import PageFlag
 from node.joints import alloc_frames
+from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp, free_pages
 from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT, TABLE_SHIFT
 from shared.jit import kernel

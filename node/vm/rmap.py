@@ -28,7 +28,14 @@ from shared.jit import bug_on, kernel
 if TYPE_CHECKING:
     from node.state import State
 
-ANON_VMA = np.dtype([("first_chain", np.int32), ("refcount", np.int32)], align=True)
+ANON_VMA = np.dtype(
+    [
+        ("first_chain", np.int32),
+        ("refcount", np.int32),  # chains, rmap_items of KSM, and anon_vmas whose root this is
+        ("root", np.int32),  # the oldest ancestor's: a page that several processes may map belongs to it
+    ],
+    align=True,
+)
 ANON_VMA_CHAIN = np.dtype(
     [
         ("vma", np.int32),
@@ -72,6 +79,7 @@ def new_anon_vma(state: "State", vma_index: int) -> int:
     anon_vma = state.anon_vma[index]
     anon_vma.first_chain = NIL
     anon_vma.refcount = 0
+    anon_vma.root = index
     if link_anon_vma(state, vma_index, index) == NIL:
         pool_free(state, Pool.ANON_VMA, index)
         return NIL
@@ -98,8 +106,16 @@ def put_anon_vma(state: "State", anon_vma_index: int) -> None:
     """Let go of the anon_vma; the last one frees it."""
     anon_vma = state.anon_vma[anon_vma_index]
     anon_vma.refcount -= 1
-    if anon_vma.refcount == 0:
-        pool_free(state, Pool.ANON_VMA, anon_vma_index)
+    if anon_vma.refcount > 0:
+        return
+    root = anon_vma.root
+    pool_free(state, Pool.ANON_VMA, anon_vma_index)
+    if root != anon_vma_index:
+        # The root itself has no other root, so this goes one step deep.
+        root_record = state.anon_vma[root]
+        root_record.refcount -= 1
+        if root_record.refcount == 0:
+            pool_free(state, Pool.ANON_VMA, root)
 
 
 @kernel
@@ -113,7 +129,12 @@ def anon_vma_fork(state: "State", child_vma: int, parent_vma: int) -> int:
         if link_anon_vma(state, child_vma, chain.anon_vma) == NIL:
             return NIL
         index = chain.next_of_vma
-    return new_anon_vma(state, child_vma)
+    if new_anon_vma(state, child_vma) == NIL:
+        return NIL
+    root = state.anon_vma[state.vma[parent_vma].anon_vma].root
+    state.anon_vma[state.vma[child_vma].anon_vma].root = root
+    get_anon_vma(state, root)
+    return 0
 
 
 @kernel
@@ -171,11 +192,19 @@ def page_remove_rmap(state: "State", pfn: int) -> None:
 
 @kernel
 def page_set_anon_rmap(state: "State", pfn: int, vma_index: int, vaddr: int) -> None:
-    """Make the frame an anonymous page of the VMA, first mapped at ``vaddr``."""
+    """Make the frame an anonymous page of the VMA alone, first mapped at ``vaddr``."""
     page = state.page[pfn]
     page.page_flags |= PageFlag.ANON
     page.mapping = state.vma[vma_index].anon_vma
     page.index = vaddr >> PAGE_SHIFT
+
+
+@kernel
+def page_share_anon_rmap(state: "State", pfn: int, vma_index: int, vaddr: int) -> None:
+    """As ``page_set_anon_rmap``, of a page that the VMA's parents and their children may map as well."""
+    page_set_anon_rmap(state, pfn, vma_index, vaddr)
+    page = state.page[pfn]
+    page.mapping = state.anon_vma[page.mapping].root
 
 
 @kernel

@@ -246,7 +246,9 @@ def _check_anon_vmas(state: "State", held: Ints) -> list[str]:
     used = used_records(state, Pool.ANON_VMA)
     chains = used_records(state, Pool.ANON_VMA_CHAIN)
     chained = state.anon_vma_chain["anon_vma"][: len(chains)][chains]
-    counted = np.bincount(np.concatenate([chained, held]), minlength=len(used))
+    root = state.anon_vma["root"][: len(used)]
+    rooted = root[used & (root != np.arange(len(used)))]
+    counted = np.bincount(np.concatenate([chained, held, rooted]), minlength=len(used))
     refcount = np.where(used, state.anon_vma["refcount"][: len(used)], 0)
     wrong = differ("pool ANON_VMA_CHAIN", len(chained), _chains_by_vma(state), "chains of areas in use")
     if len(counted) > len(used):
@@ -254,6 +256,6 @@ def _check_anon_vmas(state: "State", held: Ints) -> list[str]:
     return wrong + each(
         np.flatnonzero(refcount != counted),
         lambda i: (
-            f"anon_vma {i}.refcount: is {refcount[i]}, but areas and rmap_items that hold it: {counted[i]}"
+            f"anon_vma {i}.refcount: is {refcount[i]}, but areas, rmap_items and children that hold it: {counted[i]}"
         ),
     )

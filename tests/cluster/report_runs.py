@@ -74,7 +74,7 @@ def write_interrupted_run(path: Path, *, seconds: int, error: str | None = None)
             of_cell = [sample for sample in samples if sample[1] in members]
             store.save(index, CellCheckpoint(seconds * 10, [], [], [], [], [], of_cell))
     news = {} if error is None else {"error": error}
-    run.write_manifest(driver={"pid": MISSING_PID, "boot_id": None, "start_time": None}, **news)
+    run.write_manifest(driver=run.manifest["driver"] | {"pid": MISSING_PID}, **news)
     return path
 
 
@@ -150,7 +150,7 @@ def _host(spec: Spec, time_ns: int) -> dict[str, int]:
 
 
 def _runner(spec: Spec, time_ns: int) -> dict[str, int]:
-    waited = time_ns // (20 - 4 * spec["guest"])
+    waited = time_ns // (20 - 4 * (spec["guest"] % 4))
     return {"run_ns": time_ns - waited, "stall_ns": waited, "touched_pages": GUEST_PAGES}
 
 

@@ -213,7 +213,7 @@ def test_a_run_without_page_classes_says_so(tmp_path: Path) -> None:
 def test_the_page_shows_settings_versions_and_digest(run: Path, page: str) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     assert ["digest", manifest["digest"]] in rows(page, "This run")
-    assert ["wall time", "12.5\u00a0s"] in rows(page, "This run")
+    assert ["wall time", "12.5 s"] in rows(page, "This run")
     assert ["numpy", manifest["versions"]["numpy"]] in rows(page, "Versions")
     settings = rows(page, "Host big")
     assert ["hosts.0.memory", "96 MiB"] in settings

@@ -91,6 +91,12 @@ def charts(browser: Browser) -> list[dict[str, Any]]:
     return found
 
 
+def console(browser: Browser) -> list[dict[str, Any]]:
+    """Return what the console got since it was last asked."""
+    said: list[dict[str, Any]] = browser.execute("getLog", {"type": "browser"})["value"]
+    return said
+
+
 def assert_all_is_drawn(browser: Browser) -> None:
     drawn = charts(browser)
     assert len(drawn) > 20
@@ -98,7 +104,7 @@ def assert_all_is_drawn(browser: Browser) -> None:
         assert chart["marks"] > 0, chart
         assert len(chart["titles"]) >= 2, chart
         assert chart["height"] > 100, chart
-    assert browser.get_log("browser") == []
+    assert console(browser) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -153,7 +159,7 @@ def test_an_unfinished_run_is_drawn_below_its_warning(browser: Browser, tmp_path
 def test_machines_alone_are_drawn(browser: Browser, tmp_path: Path) -> None:
     look(browser, write_report(write_run(tmp_path / "run", study(hosts=[]))), "light")
     assert min(chart["marks"] for chart in charts(browser)) > 0
-    assert browser.get_log("browser") == []
+    assert console(browser) == []
 
 
 def test_the_browser_is_installed() -> None:

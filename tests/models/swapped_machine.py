@@ -123,9 +123,9 @@ class SwappedMachine:
         flags = self.state.page["page_flags"]
         assert sorted(on_lru) == np.flatnonzero(flags & PageFlag.LRU).tolist()
         for pfn in on_lru:
-            page = self.state.page[pfn]
-            assert page.mapcount == mapped[pfn]
-            assert page.refcount == mapped[pfn] + bool(page.page_flags & PageFlag.SWAPCACHE)
+            record = self.state.page[pfn]
+            assert record.mapcount == mapped[pfn]
+            assert record.refcount == mapped[pfn] + bool(record.page_flags & PageFlag.SWAPCACHE)
         assert self.state.vm_stat[VmStat.NR_ANON_PAGES] == len(mapped)
         assert set(mapped) <= set(on_lru)
         invariants.check(self.state)

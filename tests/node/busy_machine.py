@@ -1,9 +1,8 @@
 """A machine in which everything has happened: forks, swapped and merged pages, free frames in pieces."""
 
 from node.build import build_state
-from node.counters import Current, Knob
+from node.counters import Current, Knob, KsmRun
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
-from node.ksm.records import KsmRun
 from node.spec import MachineSpec, SwapSpec
 from node.vm.mmap import madvise_mergeable
 from shared.constants import MIB, PAGE_SIZE

@@ -9,10 +9,10 @@ import random
 import pytest
 
 from node.checkpoint import digest, restore, snapshot
-from node.counters import Current, Knob
+from node.counters import Current, Knob, KsmRun
 from node.invariants import check
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
-from node.ksm.records import KsmModel, KsmRun
+from node.ksm.records import KsmModel
 from node.kthread import run_kthreads
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages

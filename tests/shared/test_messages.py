@@ -22,6 +22,7 @@ from shared.messages import (
     decode,
     decode_as,
     encode,
+    read_flag,
 )
 
 NATURALS = st.integers(0, INT64_MAX)
@@ -98,6 +99,17 @@ def test_a_message_survives_its_encoding(message: Message) -> None:
     decoded = decode(data)
     assert_same(decoded, message)
     assert encode(decoded) == data
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_flag_is_read_without_the_rest(flag: bool) -> None:
+    report = encode(GuestReport(1, 0, {"pgfault": 1}, finished=flag))
+    assert read_flag(GuestReport, report, "finished") is flag
+    answer = encode(HostAnswer(1, 0, killed=flag))
+    assert read_flag(HostAnswer, answer, "killed") is flag
+    for kind, data in ((HostAnswer, report), (GuestReport, answer), (GuestReport, report[:12])):
+        with pytest.raises(MessageError):
+            read_flag(kind, data, "killed" if kind is HostAnswer else "finished")
 
 
 def test_the_order_in_which_counters_were_counted_does_not_show() -> None:

@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.counters import Knob
+from node.counters import Knob, KsmRun
 from node.guest.ept_view import View, ViolationKind
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
 from node.guest.invariants import host_side
 from node.hw.cost import Cost
 from node.ksm.ksmd import ksm_set_run
-from node.ksm.records import KsmRun
 from node.reclaim.lru import LruList
 from shared.constants import NIL
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from node import invariants, procfs
 from node.build import build_state
-from node.counters import Current, Knob, Request
+from node.counters import Current, Knob, KsmRun, Request
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run, ksmd_slice
-from node.ksm.records import KsmRun
 from node.kthread import ASLEEP, Kthread
 from node.spec import KsmSpec, MachineSpec
 from node.state import State
@@ -40,7 +39,9 @@ class Simulated:
         for _ in range(NR_PROCESSES):
             mm = new_mm(self.state)
             become(self.state, mm)
-            start = int(self.state.vma[mmap(self.state, mm, nr_pages * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)].start)
+            start = int(
+                self.state.vma[mmap(self.state, mm, nr_pages * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)].start
+            )
             madvise_mergeable(self.state, mm, start, start + nr_pages * PAGE_SIZE)
             self.processes.append((mm, start))
 
@@ -81,7 +82,10 @@ SCANS = st.tuples(st.just("scan"), st.just(0), st.just(0), st.just(0))
 
 
 @settings(max_examples=15)
-@given(st.sampled_from([2, 3, 5, 256]), st.lists(WRITES | WRITES | WRITES | UNMAPS | SCANS, min_size=20, max_size=90))
+@given(
+    st.sampled_from([2, 3, 5, 256]),
+    st.lists(WRITES | WRITES | WRITES | UNMAPS | SCANS, min_size=20, max_size=90),
+)
 def test_full_scans_count_as_the_model_does(max_sharing: int, steps: list[tuple[str, int, int, int]]) -> None:
     simulated = Simulated(KsmSpec(max_page_sharing=max_sharing, stable_node_chains_prune_millisecs=1_000_000))
     model = ModelKsm(max_sharing, [{} for _ in range(NR_PROCESSES)])

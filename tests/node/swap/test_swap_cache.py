@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.counters import Current, Knob, Request, VmEvent, VmStat
+from node.counters import Current, Knob, KsmRun, Request, VmEvent, VmStat
 from node.hw.pte import PFN_MASK
 from node.joints import direct_reclaim, exit_mmap, run_kthreads, swap_in
-from node.ksm.records import KsmRun
 from node.kthread import Kthread
 from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp
