@@ -26,6 +26,7 @@ _SIGNIFICANT: Final = 4
 _WHOLE_FROM: Final = 1000.0
 _TICK_SPACE_PX: Final = 8
 _BAR_LABEL_PX: Final = 16
+_DOT_PX: Final = 9
 _ROOM_FOR_LABELS: Final = 1.2  # of the longest bar
 _GAP: Final = 0.06  # between panels, of the chart's height
 _TIME_UNITS: Final = ((900, 1, "s"), (4 * 3600, 60, "min"), (4 * 86400, 3600, "h"))  # up to, seconds, name
@@ -233,7 +234,11 @@ def _trace(curve: Curve, x: Floats, panel: Panel, y_axis: str) -> Trace:
     if panel.stepped:
         trace["line"]["shape"] = "hv"
     if len(x) == 1:
-        trace["mode"] = "lines+markers"  # one sample makes no line
+        trace |= {
+            "mode": "markers",
+            "marker": {"size": _DOT_PX, "color": curve.colour},
+            "cliponaxis": False,
+        }  # no line yet
     return trace
 
 

@@ -93,7 +93,10 @@ def _faults(history: History, axis: Axis) -> Chart:
         Curve("minor", history.rate("pgfault") - major_rate, Colour.UNIQUE),
         Curve("major", major_rate, Colour.SWAPPED, Dash.DASH),
     ]
-    caption = f"{faults:,} page faults, {major:,} of them major: they waited for the disk."
+    waited = (
+        f"{major:,} of them were major: they waited for the disk" if major else "none waited for the disk"
+    )
+    caption = f"{faults:,} page faults; {waited}."
     panel = Panel(Axis("faults", "1000/s", _THOUSAND), curves)
     return time_chart("Page faults", caption, (history.times_ns, axis), [panel])
 

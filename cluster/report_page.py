@@ -70,7 +70,7 @@ class Page:
         numbers = table(chart.table, label=f"Numbers of the chart: {chart.title}")
         return (
             f'<figure class="card"><figcaption><h3>{text(chart.title)}</h3>'
-            f"<p>{text(chart.caption)}</p></figcaption>{_switches(name, chart)}"
+            f"<p>{text(chart.caption)}</p>{_switches(name, chart)}</figcaption>"
             f'<div class="chart" id="{name}" role="img" aria-label="{label}"'
             f' data-height="{chart.height_px}" style="min-height:{chart.height_px}px"></div>'
             f"<details><summary>Numbers</summary>{numbers}</details></figure>"
