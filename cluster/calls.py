@@ -2,6 +2,7 @@
 
     Build      make these members, fresh or from snapshots      ->  Ready
     Advance    one epoch of the members, or one host phase      ->  Advanced
+    Audit      check at a border that all holds (--check)       ->  Audited
     Inspect    digests, counters and snapshots, at the end      ->  Inspected
 
 and instead of the answer, ``Failed`` (a member raised) or ``Lost`` (the server is not where the caller
@@ -62,6 +63,23 @@ class Advanced:
     flags: list[bool]  # a member has finished, or a guest was killed
     counters: list[dict[str, int]]
     snapshots: list[bytes]
+    work_ns: int  # real time that it took, and
+    snapshot_ns: int  # of it, the snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Check the members' invariants; changes nothing. A host also gets what its guests returned."""
+
+    position: int
+    contents: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """All holds; the content of each frame of each member, as ``Member.audit`` returns it."""
+
+    contents: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +113,12 @@ class Failed:
     detail: str  # the traceback
 
 
-Request = Build | Advance | Inspect
-Reply = Ready | Advanced | Inspected | Lost | Failed
+Request = Build | Advance | Audit | Inspect
+Reply = Ready | Advanced | Audited | Inspected | Lost | Failed
 
 _KINDS: Final = {
-    kind.__name__: kind for kind in (Build, Ready, Advance, Advanced, Inspect, Inspected, Lost, Failed)
+    kind.__name__: kind
+    for kind in (Build, Ready, Advance, Advanced, Audit, Audited, Inspect, Inspected, Lost, Failed)
 }
 
 

@@ -27,6 +27,11 @@ class CellRun:
     answers: list[bytes] = field(default_factory=list)  # [runner] of the last
     killed: set[int] = field(default_factory=set)  # runners
     snapshots: dict[int, list[bytes]] = field(default_factory=dict)  # by server, of this epoch
+    audited: dict[int, list[bytes]] = field(default_factory=dict)  # by server, at this border
+    is_saved: bool = False  # this epoch ends with a checkpoint
+    work_ns: int = 0  # real time that its servers have worked, and
+    checkpoint_ns: int = 0  # of it, for checkpoints
+    nr_checkpoints: int = 0
     samples: list[Sample] = field(default_factory=list)
     nr_saved_samples: int = 0
     events: list[Event] = field(default_factory=list)

@@ -7,6 +7,10 @@ run does not write its samples over and over:
 
     snapshots/cell-0.000050.samples   cell-0.000100.samples   cell-0.000100.checkpoint
 
+A cell is due for a checkpoint every ``checkpoint_every`` of simulated time, and skips it if checkpoints would
+then have taken more than a part of its real time (``is_worth_it``): where 5 simulated seconds pass in half a
+real one, there is little to lose.
+
 Both are ``| magic | hash of the rest | msgpack |``. A file that is cut short or altered is an ``InputError``.
 """
 
@@ -22,6 +26,9 @@ from cluster.errors import InputError, one_line
 
 MAGIC: Final = b"PFCKPT01"
 _HASH_BYTES: Final = 32
+# Of the real time that a cell's servers work. The target is 5 % of a run, transport included.
+MAX_CHECKPOINT_PERCENT: Final = 4
+_PERCENT: Final = 100
 
 # (time in ns, member's number, counters)
 Sample = tuple[int, int, dict[str, int]]
@@ -42,11 +49,21 @@ class CellCheckpoint:
     samples: list[Sample]  # since the checkpoint before; after load(), since the start
 
 
-class CheckpointStore:
-    """The checkpoints of a run's cells, in one folder."""
+def is_worth_it(work_ns: int, spent_ns: int, nr_taken: int, max_percent: int) -> bool:
+    """Decide whether a cell may take one more checkpoint.
 
-    def __init__(self, folder: Path) -> None:
+    It has worked for ``work_ns``, and ``spent_ns`` of that went into ``nr_taken`` checkpoints. The first is
+    always worth it.
+    """
+    return nr_taken == 0 or spent_ns * (nr_taken + 1) * _PERCENT <= nr_taken * work_ns * max_percent
+
+
+class CheckpointStore:
+    """The checkpoints of a run's cells, in one folder, and how much of a run they may take."""
+
+    def __init__(self, folder: Path, max_percent: int = MAX_CHECKPOINT_PERCENT) -> None:
         self.folder = folder
+        self.max_percent = max_percent
 
     def save(self, cell: int, checkpoint: CellCheckpoint) -> None:
         """Write a checkpoint and remove the one before."""

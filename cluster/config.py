@@ -25,11 +25,9 @@ from pydantic import (
     model_validator,
 )
 
-from shared.constants import INT64_MAX, MIB, NS_PER_MS, NS_PER_S, PAGE_SIZE
+from shared.constants import INT64_MAX, NS_PER_MS, NS_PER_S, PAGE_SIZE
 from shared.units import format_duration, parse_bandwidth, parse_count, parse_duration, parse_size
 
-# What the simulated kernel of the smallest machine takes; node.machine has the last word.
-MIN_MEMORY_BYTES: Final = 16 * MIB
 MAX_MEMORY_BYTES: Final = 1 << 43  # 8 TiB: 2**31 frames, what an i4 frame number counts
 MAX_CPUS: Final = 64
 MAX_COUNT: Final = 4096
@@ -100,7 +98,8 @@ Bandwidth = Annotated[
     int, BeforeValidator(_with_unit(parse_bandwidth, "500MB/s")), Field(ge=1), _text_schema("500MB/s")
 ]
 Count = Annotated[int, BeforeValidator(_count), Field(ge=0), _text_schema("1M", number=True)]
-Memory = Annotated[Bytes, Field(ge=MIN_MEMORY_BYTES, le=MAX_MEMORY_BYTES), AfterValidator(_in_pages)]
+Memory = Annotated[Bytes, Field(ge=PAGE_SIZE, le=MAX_MEMORY_BYTES), AfterValidator(_in_pages)]
+"""At least a page here; how much a machine's kernel needs, node/build.py knows and says."""
 Skew = Annotated[
     int,
     BeforeValidator(_scaled(THOUSANDTHS)),

@@ -5,20 +5,25 @@ r"""The epoch loop: who runs when, and what is recorded.
     host's server                                 `-> [HOST e] -'      answers go with the guests' next orders
 
 Each cell goes through its epochs alone, as fast as its members do; the loop waits for whichever server
-answers next. A cell of plain machines has no host phase. What is recorded depends on simulated time and on
+answers next. A cell of plain machines has no host phase. With ``check_invariants`` every border is audited
+before the next epoch begins: guests check themselves and say what their frames hold, then the host checks
+itself and compares.
+
+What is recorded depends on simulated time and on
 the order of members in the plan only, so neither the executor nor the packing shows in it.
 
 A cell ends with the scenario's duration, or when all its guests have finished. A plain machine rests as soon
 as it has finished, whatever the others of its server do.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cluster.calls import Advanced, Inspected, Phase
+from cluster.calls import Advanced, Audited, Inspected, Phase
 from cluster.cell_run import CellRun, last_samples, sorted_samples, take_up
-from cluster.checkpoints import CellCheckpoint, CheckpointStore, Event, Sample
+from cluster.checkpoints import CellCheckpoint, CheckpointStore, Event, Sample, is_worth_it
 from cluster.plan import Plan, Spec
 from cluster.supervision import ServerRecord, Supervisor
 from shared.messages import HostPhase, RunUntil, encode
@@ -103,6 +108,11 @@ class Coordinator:
             server, answer = self.supervisor.wait()
             run = self._cell_of_server[server]
             run.waiting -= 1
+            if isinstance(answer, Audited):
+                self._take_audit(run, server, answer)
+                continue
+            run.work_ns += answer.work_ns
+            run.checkpoint_ns += answer.snapshot_ns
             if run.cell.host is not None and server == run.host_server:
                 self._take_host_answer(run, answer)
             else:
@@ -121,6 +131,7 @@ class Coordinator:
             run.done = True
             run.end_ns = min(start_ns, self.plan.duration_ns)
             return
+        run.is_saved = self._is_saved(run)
         run.reports = [b""] * len(run.runners)
         at = 0
         for offset, packed in enumerate(run.cell.runners):
@@ -130,6 +141,13 @@ class Coordinator:
             ]
             self._advance(run, run.first_server + offset, Phase.RUN, orders)
             at += len(packed)
+
+    def _is_saved(self, run: CellRun) -> bool:
+        """Decide whether the epoch that begins is to end with a checkpoint."""
+        _, end_ns = self._span(run)
+        if end_ns == self.plan.duration_ns or end_ns % self.plan.checkpoint_every_ns:
+            return False
+        return is_worth_it(run.work_ns, run.checkpoint_ns, run.nr_checkpoints, self.store.max_percent)
 
     def _order(self, run: CellRun, runner: int) -> bytes:
         return encode(RunUntil(run.epoch, *self._span(run), run.answers[runner]))
@@ -145,7 +163,7 @@ class Coordinator:
             phase,
             orders,
             sample=last or end_ns % self.plan.metrics_every_ns == 0,
-            snapshot=not last and end_ns % self.plan.checkpoint_every_ns == 0,
+            snapshot=run.is_saved,
         )
         run.waiting += 1
 
@@ -167,7 +185,7 @@ class Coordinator:
         if run.waiting:
             return
         if run.cell.host is None:
-            self._end_epoch(run)
+            self._reach_border(run)
         else:
             start_ns, end_ns = self._span(run)
             order = HostPhase(run.epoch, start_ns, end_ns, tuple(run.reports))
@@ -185,17 +203,46 @@ class Coordinator:
                 run.killed.add(runner)
                 run.events.append((end_ns, run.runners[runner], OOM_KILL))
         run.snapshots[run.host_server] = answer.snapshots
-        self._end_epoch(run)
+        self._reach_border(run)
+
+    def _reach_border(self, run: CellRun) -> None:
+        """Go on to the next epoch, at once or once all has been found well."""
+        if not self.plan.check_invariants:
+            self._end_epoch(run)
+            return
+        run.audited.clear()
+        for offset in range(len(run.cell.runners)):
+            self._audit(run, run.first_server + offset, [])
+
+    def _audit(self, run: CellRun, server: int, contents: list[bytes]) -> None:
+        self.supervisor.audit(server, contents)
+        run.waiting += 1
+
+    def _take_audit(self, run: CellRun, server: int, answer: Audited) -> None:
+        """Note what the guests of one server hold; the host is asked last."""
+        if run.cell.host is not None and server == run.host_server:
+            self._end_epoch(run)
+            return
+        run.audited[server] = answer.contents
+        if run.waiting:
+            return
+        if run.cell.host is None:
+            self._end_epoch(run)
+            return
+        in_order = [contents for _, of_server in sorted(run.audited.items()) for contents in of_server]
+        living = [b"" if runner in run.killed else contents for runner, contents in enumerate(in_order)]
+        self._audit(run, run.host_server, living)
 
     def _end_epoch(self, run: CellRun) -> None:
         run.epoch += 1
-        if all(run.snapshots.values()):
-            self._save(run)
+        checkpoint = self._checkpoint(run) if run.is_saved else None
         run.snapshots.clear()
         self._begin_epoch(run)
+        if checkpoint is not None:  # written while the members are at work again
+            self._save(run, checkpoint)
         self._report_progress()
 
-    def _save(self, run: CellRun) -> None:
+    def _checkpoint(self, run: CellRun) -> CellCheckpoint:
         checkpoint = CellCheckpoint(
             epoch=run.epoch,
             snapshots=[run.snapshots[run.first_server + offset] for offset in range(len(run.servers()))],
@@ -205,8 +252,16 @@ class Coordinator:
             events=run.events,
             samples=sorted_samples(run.samples[run.nr_saved_samples :]),
         )
-        self.store.save(run.index, checkpoint)
         run.nr_saved_samples = len(run.samples)
+        return checkpoint
+
+    def _save(self, run: CellRun, checkpoint: CellCheckpoint) -> None:
+        begun_ns = time.monotonic_ns()
+        self.store.save(run.index, checkpoint)
+        spent_ns = time.monotonic_ns() - begun_ns
+        run.work_ns += spent_ns
+        run.checkpoint_ns += spent_ns
+        run.nr_checkpoints += 1
 
     # --- all cells
 

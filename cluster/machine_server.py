@@ -14,6 +14,8 @@ from typing import Any, Final
 from cluster.calls import (
     Advance,
     Advanced,
+    Audit,
+    Audited,
     Build,
     Failed,
     Inspect,
@@ -53,12 +55,14 @@ class MachineServer:
         call = unpack(data)
         if isinstance(call, Build):
             return self.build(call)
-        if not isinstance(call, Advance | Inspect):
+        if not isinstance(call, Advance | Audit | Inspect):
             raise TypeError(f"{type(call).__name__} is not an order")
         if call.position != self.position:
             return Lost()
         if isinstance(call, Inspect):
             return self.inspect()
+        if isinstance(call, Audit):
+            return self.audit(call)
         return self.host_phase(call) if call.phase == Phase.HOST else self.run_epoch(call)
 
     def build(self, order: Build) -> Ready:
@@ -77,6 +81,7 @@ class MachineServer:
 
     def run_epoch(self, order: Advance) -> Advanced:
         """Run each member's epoch, in order; a member whose order is empty rests and replies b""."""
+        begun_ns = time.monotonic_ns()
         replies, finished = [], []
         for data, (name, member) in zip(order.orders, self.members.items(), strict=True):
             self._at_work = name
@@ -87,15 +92,25 @@ class MachineServer:
             reply = member.run_epoch(decode_as(RunUntil, data))
             replies.append(reply)
             finished.append(read_flag(GuestReport, reply, "finished"))
-        return self._advanced(order, replies, finished)
+        return self._advanced(order, replies, finished, begun_ns)
 
     def host_phase(self, order: Advance) -> Advanced:
         """Run the phase of the one host held here."""
+        begun_ns = time.monotonic_ns()
         [(name, host)] = self.members.items()
         [data] = order.orders
         self._at_work = name
         answers = host.host_phase(decode_as(HostPhase, data))
-        return self._advanced(order, answers, [read_flag(HostAnswer, answer, "killed") for answer in answers])
+        killed = [read_flag(HostAnswer, answer, "killed") for answer in answers]
+        return self._advanced(order, answers, killed, begun_ns)
+
+    def audit(self, order: Audit) -> Audited:
+        """Check each member."""
+        contents = []
+        for name, member in self.members.items():
+            self._at_work = name
+            contents.append(member.audit(order.contents))
+        return Audited(contents)
 
     def inspect(self) -> Inspected:
         """Return digest, counters and snapshot of each member."""
@@ -114,14 +129,13 @@ class MachineServer:
         """Return a snapshot of each member."""
         return [member.snapshot() for member in self.members.values()]
 
-    def _advanced(self, order: Advance, replies: list[bytes], flags: list[bool]) -> Advanced:
+    def _advanced(self, order: Advance, replies: list[bytes], flags: list[bool], begun_ns: int) -> Advanced:
         self.position += 1
-        return Advanced(
-            replies=replies,
-            flags=flags,
-            counters=self.counters() if order.sample else [],
-            snapshots=self.snapshots() if order.snapshot else [],
-        )
+        counters = self.counters() if order.sample else []
+        run_ns = time.monotonic_ns()
+        snapshots = self.snapshots() if order.snapshot else []
+        done_ns = time.monotonic_ns()
+        return Advanced(replies, flags, counters, snapshots, done_ns - begun_ns, done_ns - run_ns)
 
 
 def _builder(dotted: str) -> Callable[[dict[str, Any]], Member]:

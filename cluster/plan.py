@@ -76,6 +76,7 @@ class Plan:
     epoch_ns: int
     checkpoint_every_ns: int
     metrics_every_ns: int
+    check_invariants: bool = False
 
     @property
     def nr_guests(self) -> int:
@@ -101,6 +102,7 @@ def make_plan(scenario: Scenario, file: Path) -> Plan:
         epoch_ns=scenario.epoch,
         checkpoint_every_ns=scenario.checkpoint_every,
         metrics_every_ns=scenario.metrics_every,
+        check_invariants=scenario.check_invariants,
     )
 
 

@@ -233,12 +233,12 @@ def _trace(curve: Curve, x: Floats, panel: Panel, y_axis: str) -> Trace:
         trace |= {"stackgroup": y_axis, "fillcolor": curve.colour}
     if panel.stepped:
         trace["line"]["shape"] = "hv"
-    if len(x) == 1:
+    if len(x) == 1:  # no line yet
         trace |= {
             "mode": "markers",
             "marker": {"size": _DOT_PX, "color": curve.colour},
             "cliponaxis": False,
-        }  # no line yet
+        }
     return trace
 
 

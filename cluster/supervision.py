@@ -19,6 +19,8 @@ from typing import Final, TypeVar
 from cluster.calls import (
     Advance,
     Advanced,
+    Audit,
+    Audited,
     Build,
     Failed,
     Inspect,
@@ -82,7 +84,7 @@ def note_answer(record: ServerRecord, call: Advance, answer: Advanced) -> None:
 
 def answer_hash(answer: Advanced) -> bytes:
     """Hash what an answer tells the rest of the fleet; counters and snapshots are asked for or not."""
-    said = Advanced(answer.replies, answer.flags, counters=[], snapshots=[])
+    said = Advanced(answer.replies, answer.flags, counters=[], snapshots=[], work_ns=0, snapshot_ns=0)
     return hashlib.blake2b(pack(said), digest_size=_HASH_BYTES).digest()
 
 
@@ -114,11 +116,17 @@ class Supervisor:
         position = self.records[server].next_position
         self._submit(server, Advance(phase, position, orders, sample=sample, snapshot=snapshot))
 
-    def wait(self) -> tuple[int, Advanced]:
-        """Return the next answer to an Advance, from any server. Raises ``RunFailed`` if a member failed."""
+    def audit(self, server: int, contents: list[bytes]) -> None:
+        """Send an Audit to a server that has no call in flight."""
+        self._submit(server, Audit(self.records[server].next_position, contents))
+
+    def wait(self) -> tuple[int, Advanced | Audited]:
+        """Return the next answer to an Advance or Audit, from any server.
+
+        Raises ``RunFailed`` if a member failed.
+        """
         server, reply = self._wait()
-        answer = _expect(reply, Advanced)
-        return server, answer
+        return server, reply if isinstance(reply, Audited) else _expect(reply, Advanced)
 
     def inspect(self) -> list[Inspected]:
         """Return the state of all servers, which must have no calls in flight."""
@@ -185,7 +193,7 @@ class Supervisor:
 
 def _unpack_reply(data: bytes) -> Reply:
     reply = unpack(data)
-    assert not isinstance(reply, Build | Advance | Inspect), "a server answered with an order"
+    assert not isinstance(reply, Build | Advance | Audit | Inspect), "a server answered with an order"
     return reply
 
 

@@ -7,7 +7,7 @@ r"""A machine: a spec, its state, and what one does with it from Python.
 This is the one module of ``node`` that others import; everything behind it works on ``machine.state``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from node import checkpoint, procfs
@@ -87,6 +87,15 @@ class Machine:
     def digest(self) -> str:
         """Return a hash of the whole state."""
         return checkpoint.digest(self.state)
+
+    def audit(self, _contents: Sequence[bytes]) -> bytes:
+        """Check the machine's invariants; return b"". Raises ``InvariantError`` with the first contradiction."""
+        from node.invariants import InvariantError, violations
+
+        found = violations(self.state)
+        if found:
+            raise InvariantError(f"{found[0]} ({len(found)} contradictions)")
+        return b""
 
     # --- keeping ------------------------------------------------------------------------------------------
 

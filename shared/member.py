@@ -11,6 +11,7 @@ One epoch of a host and its guests:
     the answers go with the guests' next RunUntil
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from shared.messages import HostPhase, RunUntil
@@ -31,6 +32,13 @@ class Member(Protocol):
 
     def counters(self) -> dict[str, int]:
         """Return events and levels by Linux's names, cumulative since the start."""
+
+    def audit(self, contents: Sequence[bytes]) -> bytes:
+        """Check at a border all that must hold of the state; return each frame's content id (i8), by gfn.
+
+        ``contents`` is empty but for a host, which compares them with its own: what each of its guests
+        returned, b"" for a killed one. Who is no guest returns b"". Raises ``AssertionError`` in one line.
+        """
 
     def snapshot(self) -> bytes:
         """Return the complete state: magic, version and hash inside, compressed, never a pickle."""

@@ -4,7 +4,7 @@ Its clocks are the host's. Until ``start_offset_ns`` it does not exist; then its
 its kernel touched while it booted is reported with its first epoch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,11 @@ class GuestMachine:
         contents: npt.NDArray[np.int64] = np.asarray(self.state.page)["content"].copy()
         contents[np.asarray(self.state.ept_marked)[: self.state.current[Current.NR_MARKED]]] = 0
         return contents
+
+    def audit(self, contents: Sequence[bytes]) -> bytes:
+        """Check the machine's invariants; return ``contents()`` as bytes."""
+        self.machine.audit(contents)
+        return self.contents().tobytes()
 
     def counters(self) -> dict[str, int]:
         """Return the machine's counters."""

@@ -3,13 +3,14 @@
 The Python of this file sorts and copies arrays; what an epoch does to memory happens in the kernels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from node.counters import Current
 from node.guest.host_guests import (
     next_estimate,
     serve_traffic,
@@ -17,6 +18,7 @@ from node.guest.host_guests import (
     take_contents,
     void_contents,
 )
+from node.guest.merged_classes import MergedClasses
 from node.machine import Machine
 from node.state import State
 from node.vm.mmap import madvise_mergeable, mmap, new_mm
@@ -36,6 +38,7 @@ class HostMachine:
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.machine = Machine(_with_recorded(spec))
+        self._merged_classes = MergedClasses(spec["guests"])
         self._first_gfn = [0]  # position of each guest's gfn 0, and behind the last
         for index, guest in enumerate(spec["guests"]):
             self._add_guest(index, guest)
@@ -90,6 +93,7 @@ class HostMachine:
         for index, report in enumerate(reports):
             if report is not None:
                 self._take_contents(index, report)
+        state.current[Current.END_PS] = order.end_ns * PS_PER_NS
         serve_traffic(state, self._merge(reports), order.end_ns * PS_PER_NS)
         for index, report in enumerate(reports):
             changed = np.empty(0, np.int32) if report is None else report.changed_gfn
@@ -176,7 +180,7 @@ class HostMachine:
         return answers
 
     def counters(self) -> dict[str, int]:
-        """Return the machine's counters, and each guest's memory as ``guest.<i>.<kind>_pages``."""
+        """Return the machine's counters, each guest's memory as ``guest.<i>.<kind>_pages``, and merged classes."""
         counters = dict(self.machine.counters())
         for index in range(self.nr_guests):
             guest = self.state.guest[index]
@@ -189,7 +193,20 @@ class HostMachine:
                 f"guest.{index}.zero_pages": alive * mm.nr_zero,
                 f"guest.{index}.killed": guest.killed,
             }
-        return counters
+        return counters | self._merged_classes.count(self.state, self.state.current[Current.END_PS] // PS_PER_NS)
+
+    def audit(self, contents: Sequence[bytes]) -> bytes:
+        """Check the machine's invariants, and that it holds what its guests hold, dead ones (b"") left out.
+
+        Raises ``AssertionError`` that names the first wrong frame.
+        """
+        from node.guest.invariants import check_guest
+
+        self.machine.audit(contents)
+        for index, data in enumerate(contents):
+            if data:
+                check_guest(self.state, index, np.frombuffer(data, np.int64))
+        return b""
 
     def snapshot(self) -> bytes:
         """Return the complete state."""

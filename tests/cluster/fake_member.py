@@ -8,11 +8,13 @@ in it, whatever died on the way. ``hw.cost`` of a machine or host asks for misbe
     kill_at_epoch     a host kills its guest 0 there
     build_fails       it cannot be built
     sleep_us          real time that an epoch takes
+    audit_fails_after_epoch   with --check, something is wrong then
 """
 
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,15 @@ class FakeMember:
                 "pswpout": int(self.history[:6], 16),
             }
         return own
+
+    def audit(self, contents: Sequence[bytes]) -> bytes:
+        """A guest holds its history; the host has heard from the guests what they hold."""
+        if self.kind == "host":
+            assert len(contents) == self.nr_guests
+            assert len(set(contents)) == self.nr_guests
+        if self.epoch > self.wish.get("audit_fails_after_epoch", 1 << 40):
+            raise AssertionError("frame 7:\nnothing is as it was")
+        return b"" if self.kind != "guest" else self.history.encode()
 
     def snapshot(self) -> bytes:
         return _MAGIC + json.dumps([self.history, self.epoch, self.finished]).encode()

@@ -15,6 +15,7 @@ from cluster.scenario_file import load_scenario
 from cluster.supervision import Supervisor
 
 BUILDER = "tests.cluster.fake_member:build_member"
+EVERY_TIME = 100  # percent of a run that checkpoints may take: they are never left out
 
 
 def document(*, nr_guests: int = 3, packed: int = 2, sleep_us: int = 0) -> dict[str, Any]:
@@ -61,13 +62,14 @@ def run_plan(
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    builder: str = BUILDER,
 ) -> FleetResult:
     """Run a plan on servers that are already there, or inline."""
     executor = executor or InlineExecutor()
     supervisor = Supervisor(executor)
     folder.mkdir(exist_ok=True)
-    coordinator = Coordinator(plan, supervisor, CheckpointStore(folder), on_progress)
-    records = coordinator.server_records(BUILDER, resume=resume)
+    coordinator = Coordinator(plan, supervisor, CheckpointStore(folder, max_percent=EVERY_TIME), on_progress)
+    records = coordinator.server_records(builder, resume=resume)
     executor.start(len(records))
     supervisor.start(records)
     return coordinator.run()

@@ -1,4 +1,4 @@
-"""Start ``pagefleet`` with fake members, and wait for what it writes."""
+"""Start ``pagefleet``, with fake members or real ones, and wait for what it writes."""
 
 import json
 import os
@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 DRIVE = (sys.executable, str(Path(__file__).with_name("drive.py")))
+REAL = (sys.executable, "-m", "cluster")
+ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 60
 
 
-def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+def start(*arguments: str, cwd: Path, program: tuple[str, ...] = DRIVE) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*DRIVE, *arguments],
+        [*program, *arguments],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=dict(os.environ),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 
-def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    process = start(*arguments, cwd=cwd)
+def run(*arguments: str, cwd: Path, program: tuple[str, ...] = DRIVE) -> "subprocess.CompletedProcess[str]":
+    process = start(*arguments, cwd=cwd, program=program)
     out, errors = process.communicate(timeout=PATIENCE_SECONDS)
     return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 

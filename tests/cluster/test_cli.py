@@ -158,9 +158,9 @@ def test_a_failed_run_says_so_and_keeps_the_traceback_in_its_manifest(scenario: 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return a scenario that takes a second or two, and the digest of its unbroken run."""
+    """Return a scenario that takes three seconds, and the digest of its unbroken run."""
     folder = tmp_path_factory.mktemp("slow")
-    scenario = write_scenario(folder, document(sleep_us=10_000) | {"machines": []})
+    scenario = write_scenario(folder, document(sleep_us=20_000) | {"machines": []})
     done = inline(scenario, "--json", "--out", "unbroken")
     return scenario, json.loads(done.stdout)["digest"]
 
@@ -175,7 +175,7 @@ def test_an_interrupted_run_says_so_and_goes_on_with_resume(
     name = f"by-{number.name}"
     result = scenario.parent / name
     process = programs.start("run", str(scenario), "--executor", "inline", "--out", name, cwd=scenario.parent)
-    programs.wait_for_checkpoint(result, process, epoch=20)
+    programs.wait_for_checkpoint(result, process, epoch=10)
     assert read_manifest(result)["status"] == "running"
     second = inline(scenario, "--out", name, "--resume")
     assert wrong(second) == f"--resume {name}: process {process.pid} is writing this run"
@@ -239,6 +239,14 @@ def test_checking_invariants_is_a_setting_like_any_other(scenario: Path) -> None
     done = inline(scenario, "--check", "--json")
     manifest = programs.manifest(scenario.parent / json.loads(done.stdout)["path"])
     assert manifest["scenario"]["check_invariants"] is True
+
+
+def test_a_check_that_finds_something_ends_the_run_with_one_line(scenario: Path, tmp_path: Path) -> None:
+    broken = ("--set", "hosts.0.hw.cost.audit_fails_after_epoch=20", "--out")
+    assert inline(scenario, *broken, "unchecked").returncode == 0
+    said = wrong(inline(scenario, *broken, "result", "--check"), status=1)
+    assert said == "h: frame 7: nothing is as it was (result/manifest.json has the details)"
+    assert programs.manifest(tmp_path / "result")["status"] == "failed"
 
 
 def test_the_debugging_switch_shows_the_traceback(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkpoints import CheckpointStore
-from cluster.coordinator import FINISHED, OOM_KILL, Progress
+from cluster.checkpoints import CheckpointStore, is_worth_it
+from cluster.coordinator import FINISHED, OOM_KILL, Coordinator, Progress
 from cluster.errors import InputError, RunFailed
+from cluster.executor import InlineExecutor
 from cluster.plan import Plan
-from tests.cluster.fleets import digest, document, plan_of, run_plan
+from cluster.supervision import Supervisor
+from tests.cluster.fleets import BUILDER, digest, document, plan_of, run_plan
 
 MS = 10**6
 
@@ -74,6 +76,45 @@ def test_the_last_epoch_may_be_short(tmp_path: Path) -> None:
     result = run_plan(plan_of(tmp_path, content), tmp_path / "run")
     assert result.end_ns == 1030 * MS
     assert result.counters[0]["epochs"] == 11
+
+
+@pytest.mark.parametrize("packed", [1, 2])
+def test_checking_every_border_changes_nothing(tmp_path: Path, packed: int) -> None:
+    unchecked = plan_of(tmp_path, document(packed=packed))
+    checked = plan_of(tmp_path, document(packed=packed) | {"check_invariants": True})
+    result = run_plan(checked, tmp_path / "checked")
+    assert result.events == run_plan(unchecked, tmp_path / "unchecked").events
+    assert result.counters[0]["epochs"] == 40
+    assert all(spec["check_invariants"] for spec in checked.specs)
+
+
+@pytest.mark.parametrize(
+    ("work_ns", "spent_ns", "nr_taken", "worth_it"),
+    [
+        (0, 0, 0, True),  # the first, whatever it takes
+        (1000, 20, 1, True),  # a second one makes it 40 of 1000
+        (1000, 21, 1, False),
+        (1000, 30, 3, True),
+        (1000, 33, 3, False),
+    ],
+)
+def test_checkpoints_take_a_part_of_a_run(work_ns: int, spent_ns: int, nr_taken: int, worth_it: bool) -> None:
+    assert is_worth_it(work_ns, spent_ns, nr_taken, max_percent=4) is worth_it
+
+
+def test_a_checkpoint_that_is_not_worth_it_is_left_out(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, document(sleep_us=0))
+    supervisor = Supervisor(InlineExecutor())
+    (tmp_path / "run").mkdir()
+    store = CheckpointStore(tmp_path / "run", max_percent=0)
+    coordinator = Coordinator(plan, supervisor, store)
+    records = coordinator.server_records(BUILDER, resume=False)
+    supervisor.executor.start(len(records))
+    supervisor.start(records)
+    coordinator.run()
+    assert sorted(path.name for path in store.folder.glob("cell-0.*.checkpoint")) == [
+        "cell-0.000010.checkpoint"
+    ]
 
 
 def test_progress_never_goes_back_and_reaches_the_end(tmp_path: Path) -> None:

@@ -3,19 +3,18 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster.calls import Advance, Ready, unpack
 from cluster.coordinator import Progress
 from cluster.plan import Plan
-from cluster.ray_config import RayConfig, load_ray_config
+from cluster.ray_config import RayConfig
 from cluster.ray_executor import RayExecutor
 from tests.cluster import programs
 from tests.cluster.fleets import digest, document, plan_of, run_plan, write_scenario
+from tests.cluster.ray_fleets import KillingExecutor, run_on_ray, running_ray, servers_of
 
 HALF_WAY_NS = 2 * 10**9
 CONTENT = document(packed=2) | {"machines": []}  # servers: [g0 g1] [g2] [h]
@@ -24,14 +23,8 @@ GUESTS_SERVER, HOST_SERVER = 0, 2
 
 @pytest.fixture(scope="module")
 def config() -> Iterator[RayConfig]:
-    """Start Ray, as the executor does, and keep it for the module."""
-    config = load_ray_config()
-    first = RayExecutor(config)
-    first.start(0)
-    first._joined = True  # close() is to leave Ray alone
-    first.close()
-    yield config
-    first._ray.shutdown()
+    with running_ray() as config:
+        yield config
 
 
 @pytest.fixture(scope="module")
@@ -43,44 +36,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def unbroken(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the digest of the run in process."""
     return digest(plan, run_plan(plan, tmp_path_factory.mktemp("inline")))
-
-
-class KillingExecutor(RayExecutor):
-    """Ray's executor, and the pids of its actors: one of them is killed with kill -9."""
-
-    def __init__(self, config: RayConfig) -> None:
-        super().__init__(config)
-        self.pids: dict[int, int] = {}
-        self.killed: list[int] = []
-        self.kill_in_flight: tuple[int, int] | None = None  # server, position
-
-    def kill(self, server: int) -> None:
-        if not self.killed:
-            self.killed.append(self.pids[server])
-            os.kill(self.pids[server], signal.SIGKILL)
-
-    def submit(self, server: int, data: bytes) -> None:
-        super().submit(server, data)
-        order = unpack(data)
-        if isinstance(order, Advance) and (server, order.position) == self.kill_in_flight:
-            time.sleep(0.02)  # the call takes 80 ms
-            self.kill(server)
-
-    def wait(self) -> tuple[int, bytes | None]:
-        server, data = super().wait()
-        answer = None if data is None else unpack(data)
-        if isinstance(answer, Ready):
-            self.pids[server] = answer.pid
-        return server, data
-
-
-def run_on_ray(
-    plan: Plan, folder: Path, executor: RayExecutor, on_progress: Callable[[Progress], None] = lambda _: None
-) -> str:
-    try:
-        return digest(plan, run_plan(plan, folder, executor, on_progress=on_progress))
-    finally:
-        executor.close()
 
 
 @pytest.mark.parametrize("packed", [1, 4])
@@ -112,28 +67,6 @@ def test_a_worker_killed_with_a_call_in_flight_changes_nothing(config: RayConfig
     executor.kill_in_flight = (GUESTS_SERVER, 5)
     assert run_on_ray(slow, tmp_path / "ray", executor) == expected
     assert len(executor.killed) == 1
-
-
-def servers_of(driver: int) -> list[int]:
-    """Return the pids of the machine servers among the driver's descendants."""
-    parents, servers = {}, []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text(errors="replace")
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-            if b"MachineServer" in command:
-                servers.append(int(entry.name))
-
-    def descends(pid: int) -> bool:
-        while pid not in (0, driver):
-            pid = parents.get(pid, 0)
-        return pid == driver
-
-    return sorted(pid for pid in servers if descends(pid))
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_set_reaches_lists_and_makes_absent_mappings(tmp_path: Path) -> None:
             "hosts.0.memory=512MB",
             "hosts.0.memory: '512MB' is not a size such as 512MiB (units: B, KiB, MiB, GiB, TiB)",
         ),
-        ("hosts.0.memory=1MiB", 'hosts.0.memory: "1MiB" is below the minimum of 16 MiB'),
+        ("hosts.0.memory=2KiB", 'hosts.0.memory: "2KiB" is below the minimum of 4 KiB'),
         (
             "hosts.0.memory=20000001B",
             "hosts.0.memory: 20000001 bytes is not a whole number of 4096-byte pages",

@@ -95,7 +95,7 @@ def test_a_member_that_cannot_be_built_is_wrong_input(tmp_path: Path) -> None:
 
 
 def answer(reply: bytes, *, snapshots: tuple[bytes, ...] = ()) -> Advanced:
-    return Advanced([reply], [False], [], list(snapshots))
+    return Advanced([reply], [False], [], list(snapshots), work_ns=0, snapshot_ns=0)
 
 
 def advance(position: int) -> Advance:

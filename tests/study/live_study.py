@@ -315,11 +315,16 @@ def run_live(*, huge_pages: bool, seed: int = 1) -> Study:
     )
 
 
+def recorded_rows() -> list[Counts]:
+    """Return the recorded rows without other guests' pages in the counts, from the first batch on."""
+    return [row for row in recorded(LIVE) if row.pages_scanned > 0]
+
+
 def table(study: Study) -> str:
     """Lay recorded and simulated counters side by side at equal ``pages_scanned``."""
     names = ("full_scans", *SHOWN)
     lines = [f"{'pages_scanned':>14}" + "".join(f"{name:>17}" for name in names)]
-    for row in recorded(LIVE):
+    for row in recorded_rows():
         here = at(study.samples, row.pages_scanned)
         pairs = [f"{getattr(row, name)} / {getattr(here, name)}" for name in names]
         lines.append(f"{row.pages_scanned:>14}" + "".join(f"{pair:>17}" for pair in pairs))
