@@ -89,13 +89,13 @@ def memory_of_a_machine() -> dict[str, Any]:
     from benchmarks.translation import touched
 
     touched(1)  # what the kernels and Python take
-    before = _uss_bytes()
+    before = uss_bytes()
     state = touched(MEMORY_PAGES)
-    after = _uss_bytes()
+    after = uss_bytes()
     return {"frames": len(state.page), "uss": after, "of_machine": after - before}
 
 
-def _uss_bytes() -> int:
+def uss_bytes() -> int:
     """Return this process's own memory: pages that nobody shares."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * KIB for line in lines if line.startswith("Private_"))

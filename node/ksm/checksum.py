@@ -54,7 +54,7 @@ def zero_checksum(state: "State") -> int:
     )
 
 
-@kernel
+@hot_kernel
 def content_checksum(state: "State", content: int) -> int:
     """Return the checksum of a page with this content id, as an int32."""
     if content == 0:

@@ -27,7 +27,7 @@ from node.phys.page import PageFlag
 from node.vm.put_page import put_page
 from node.vm.rmap import get_anon_vma, page_add_rmap, page_remove_rmap, put_anon_vma
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -163,7 +163,7 @@ def _merge_with_zero_page(state: "State", item_index: int, pfn: int) -> int:
     return _merge_one_page(state, item_index, pfn, state.knob[Knob.ZERO_PFN])
 
 
-@kernel
+@hot_kernel
 def _is_calm(state: "State", item_index: int, pfn: int) -> int:
     """Return whether the page's checksum is that of the last scan; remember it."""
     item = state.rmap_item[item_index]

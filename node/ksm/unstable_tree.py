@@ -57,7 +57,7 @@ def _is_still_there(state: "State", item_index: int) -> int:
     return 1 if vma.vm_flags & VmFlag.MERGEABLE and vma.start <= node.key << PAGE_SHIFT < vma.end else 0
 
 
-@kernel
+@hot_kernel
 def unstable_tree_search_insert(state: "State", item_index: int, pfn: int) -> int:
     """Return the item of an equal page in the tree; if there is none, insert this one and return NIL.
 
@@ -89,7 +89,7 @@ def unstable_tree_search_insert(state: "State", item_index: int, pfn: int) -> in
     return at
 
 
-@kernel
+@hot_kernel
 def _insert(state: "State", item_index: int, pfn: int, parent: int, side: int) -> None:
     item = state.rmap_item[item_index]
     item.where = ItemPlace.UNSTABLE_TREE
