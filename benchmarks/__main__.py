@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import ksm, translation
+from benchmarks.epochs import epoch_figures
 from benchmarks.measure import TARGET_RATIO, Result, TwinDiffersError, measure
 from benchmarks.program import Figure, program_figures
 from benchmarks.twin import NoCompilerError, compile_twins
@@ -36,7 +37,7 @@ def main() -> int:
         "names", nargs="*", metavar="NAME", help="only benchmarks whose name contains one of these"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
-    parser.add_argument("--no-program", action="store_true", help="leave out compilation and memory")
+    parser.add_argument("--no-program", action="store_true", help="leave out all but the operations")
     options = parser.parse_args()
     chosen = [
         benchmark
@@ -65,9 +66,12 @@ def main() -> int:
     except TwinDiffersError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return FAILED
-    figures = [] if options.no_program or options.names else program_figures()
-    for figure in figures:
-        print(_figure_line(figure))
+    figures = []
+    if not (options.no_program or options.names):
+        for measured in (program_figures, epoch_figures):
+            for figure in measured():
+                figures.append(figure)
+                print(_figure_line(figure), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(_report(results, figures), indent=2) + "\n")
     return 0

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Final
 
 from node.counters import Current, HwEvent, Knob, KsmRun, KsmStat, Request, VmEvent, VmStat
+from node.guest.host_guests import LATE_READS
 from node.hw.cost import Cost, cost_table_ps
 from node.hw.disk import DISK_PRESETS, DiskPreset, setup_disk
 from node.ksm.records import KsmChecksum, KsmCompare, KsmModel
@@ -127,6 +128,7 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
     """Return the upper bound of every table."""
     capacity = _capacities(spec)
     gfns = [guest.memory_bytes // PAGE_SIZE for guest in spec.guests]
+    late_reads = LATE_READS if gfns else 0
     guest_frames = spec.nr_frames if spec.is_guest else 0
     preset = None if spec.swap is None else disk_preset(spec.swap)
     slots = 0 if spec.swap is None else spec.swap.size_bytes // PAGE_SIZE
@@ -178,7 +180,8 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "guest": len(spec.guests),
         "vcpu": sum(guest.cpus for guest in spec.guests),
         "vcpu_heap": sum(guest.cpus for guest in spec.guests),
-        "traffic": 2 * sum(gfns),
+        "traffic": 2 * sum(gfns) + late_reads,
+        "late_read": late_reads,
         "incoming": 2 * max(gfns, default=0),
         "final_content": sum(gfns),
         "final_word": sum(gfns),

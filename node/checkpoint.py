@@ -85,6 +85,7 @@ _COUNTED: Final = {
     "marked": Current.NR_MARKED,
     "violations": Current.NR_VIOLATIONS,
     "view_changes": Current.NR_VIEW_CHANGES,
+    "late_reads": Current.NR_LATE_READS,
 }
 
 

@@ -34,6 +34,10 @@ class Current(IntEnum):
     NR_MARKED = 8  # on a guest: frames in ept_marked
     NR_VIEW_CHANGES = 9  # on a host: positions in view_changed
     KILLED = 10  # on a guest: 1 once its host has killed it
+    NR_LATE_READS = 11  # on a host: reads in late_read
+    READS_ARE_LATE = (
+        12  # on a host: 1 while a fault is served ahead of its time: its reads are noted, not issued
+    )
     NR = 16
 
 
@@ -85,7 +89,7 @@ class Knob(IntEnum):
     KSM_CHECKSUM = 24  # KsmChecksum
     KSM_COMPARE = 25  # KsmCompare
     NR_RECORDED = 26
-    EPT_FAULT_ESTIMATE_PS = 27  # a swapped gfn's estimate: the device's mean latency of the last epoch
+    EPT_FAULT_ESTIMATE_PS = 27  # what a guest charges itself for the device at a swapped gfn
     HARNESS_ANON_PAGES = 28
     LOG_CAPACITY = 29
     SWAP_SLOTS = 30

@@ -96,7 +96,10 @@ class State(KernelState):
     )  # [vCPUs of all guests] of a host: those with traffic, by time
     traffic: Records = table(
         VIOLATION, used="scratch"
-    )  # [2 * gfns of all guests] of a host: this epoch's violations, merged
+    )  # [2 * gfns of all guests, and late_read] of a host: this epoch's violations, merged
+    late_read: Records = table(
+        VIOLATION, used="late_reads"
+    )  # [LATE_READS] of a host: reads that the device gets in a later epoch; gfn is the slot
     incoming: Counters = table(
         np.int32, used="scratch"
     )  # [2 * gfns of the largest guest] of a host: what one guest reports

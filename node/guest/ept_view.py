@@ -11,7 +11,7 @@ but a *view* of it as it stood at the last border: one byte a frame.
 
 A violation is logged with its time for the host to serve afterwards, charged an estimate of what that will
 take, and raises the view, so that the guest goes on. The host says with its answer by how much the
-estimate was wrong.
+estimate was wrong: what was too little is owed, what was too much is taken off the next estimates.
 
 Marks say which frames the guest used and whose content it changed in this epoch, each once: ACCESSED stands
 for the accessed bit of the EPT, CHANGED for the content that the report takes along. What changes content
@@ -40,7 +40,7 @@ VIOLATION = np.dtype(
         ("time_ps", np.int64),
         ("gfn", np.int32),
         ("guest", np.int32),
-        ("sequence", np.int32),
+        ("charged_ns", np.int32),  # of a late read: the estimate that its vCPU was charged for the device
         ("vcpu", np.int16),
         ("kind", np.int8),  # ViolationKind
         ("spare", np.int8),
@@ -63,6 +63,7 @@ class ViolationKind(IntEnum):
 
     READ = 0
     WRITE = 1
+    LATE_READ = 2  # among a host's traffic: a read for a violation of an earlier epoch
 
 
 class GfnMark(IntEnum):
@@ -89,6 +90,15 @@ def _mark(state: "State", pfn: int, bits: int) -> None:
 
 
 @kernel
+def _take_credit(state: "State", estimate_ps: int) -> int:
+    """Return how much of an estimate the vCPU has waited already: earlier estimates were too high by that."""
+    cpu = state.cpu[state.current[Current.CPU]]
+    credit_ps = min(max(-cpu.owed_ps, 0), estimate_ps)
+    cpu.owed_ps += credit_ps
+    return credit_ps
+
+
+@kernel
 def _violate(state: "State", pfn: int, write: int) -> None:
     """Log the access as an EPT violation of the running vCPU, charge its estimate, and raise the view."""
     index = state.current[Current.NR_VIOLATIONS]
@@ -102,6 +112,7 @@ def _violate(state: "State", pfn: int, write: int) -> None:
     estimate_ps = state.cost[Cost.EPT_VIOLATION]
     if state.ept_view[pfn] == View.SWAPPED:
         estimate_ps += state.knob[Knob.EPT_FAULT_ESTIMATE_PS]
+    estimate_ps -= _take_credit(state, estimate_ps)
     state.current[Current.CLOCK_PS] += estimate_ps
     state.current[Current.STALL_PS] += estimate_ps
     state.ept_view[pfn] = View.WRITABLE if write else View.READ_ONLY

@@ -70,7 +70,7 @@ class GuestMachine:
         if len(answer.stall_ps) > len(state.cpu):
             raise ValueError(f"stall_ps: {len(answer.stall_ps)} vCPUs, but there are {len(state.cpu)}")
         np.asarray(state.cpu)["owed_ps"][: len(answer.stall_ps)] += answer.stall_ps
-        state.knob[Knob.EPT_FAULT_ESTIMATE_PS] = answer.mean_latency_ns * PS_PER_NS
+        state.knob[Knob.EPT_FAULT_ESTIMATE_PS] = answer.estimate_ns * PS_PER_NS
         if answer.killed:
             state.current[Current.KILLED] = 1
 

@@ -118,39 +118,49 @@ class HostMachine:
 
     def _take_contents(self, index: int, report: GuestReport) -> None:
         state = self.state
+        nr_changed, nr_accessed = len(report.changed_gfn), len(report.accessed_gfn)
+        if not nr_changed and not nr_accessed:
+            return
         positions = report.changed_gfn + np.int64(self._first_gfn[index])
         np.asarray(state.final_content)[positions] = report.changed_content
         np.asarray(state.final_word)[positions] = report.changed_word
-        nr_changed, nr_accessed = len(report.changed_gfn), len(report.accessed_gfn)
         incoming = np.asarray(state.incoming)
         incoming[:nr_changed] = report.changed_gfn
         incoming[nr_changed : nr_changed + nr_accessed] = report.accessed_gfn
         take_contents(state, index, nr_changed, nr_accessed)
 
     def _merge(self, reports: list[GuestReport | None]) -> int:
-        """Write all violations to ``state.traffic`` by (guest, vCPU, time, sequence); return their number."""
+        """Write all violations to ``state.traffic`` by (guest, vCPU, time), late reads too; return their number."""
         present = [(index, report) for index, report in enumerate(reports) if report is not None]
         lengths = [len(report.violation_gfn) for _, report in present]
-        total = sum(lengths)
+        late = self._take_late_reads()
+        total = len(late) + sum(lengths)
         if total > len(self.state.traffic):
             raise ValueError(
                 f"reports: {total} violations, more than the {len(self.state.traffic)} there can be"
             )
-        if total == 0:
-            return 0
-        guests = np.repeat([index for index, _ in present], lengths)
-        sequence = np.concatenate([np.arange(length) for length in lengths])
-        times = np.concatenate([report.violation_time_ps for _, report in present])
-        vcpus = np.concatenate([report.violation_vcpu for _, report in present])
-        order = np.lexsort((sequence, times, vcpus, guests))
         traffic = np.asarray(self.state.traffic)[:total]
-        traffic["time_ps"] = times[order]
-        traffic["guest"] = guests[order]
-        traffic["vcpu"] = vcpus[order]
-        traffic["sequence"] = sequence[order]
-        traffic["gfn"] = np.concatenate([report.violation_gfn for _, report in present])[order]
-        traffic["kind"] = np.concatenate([report.violation_kind for _, report in present])[order]
+        traffic[: len(late)] = late
+        if present:
+            new = traffic[len(late) :]
+            new["guest"] = np.repeat([index for index, _ in present], lengths)
+            new["time_ps"] = np.concatenate([report.violation_time_ps for _, report in present])
+            new["vcpu"] = np.concatenate([report.violation_vcpu for _, report in present])
+            new["gfn"] = np.concatenate([report.violation_gfn for _, report in present])
+            new["kind"] = np.concatenate([report.violation_kind for _, report in present])
+        # A stable sort: at equal times late reads come first, then violations as they were reported.
+        order = np.lexsort((traffic["time_ps"], traffic["vcpu"], traffic["guest"]))
+        traffic[:] = traffic[order]
         return total
+
+    def _take_late_reads(self) -> npt.NDArray[np.void]:
+        """Return the reads that earlier epochs left, without those of dead guests, and forget them."""
+        state = self.state
+        late = np.asarray(state.late_read)[: state.current[Current.NR_LATE_READS]].copy()
+        state.current[Current.NR_LATE_READS] = 0
+        killed = np.asarray(state.guest)["killed"][late["guest"]]
+        alive: npt.NDArray[np.void] = late[killed == 0]
+        return alive
 
     def _answers(self, epoch: int) -> list[bytes]:
         state = self.state
@@ -158,7 +168,7 @@ class HostMachine:
         positions = np.sort(np.asarray(state.view_changed)[:nr_changed])
         levels = np.asarray(state.view_sent)[positions]
         borders = np.searchsorted(positions, self._first_gfn)
-        mean_latency_ns = next_estimate(state) // PS_PER_NS
+        estimate_ns = next_estimate(state) // PS_PER_NS
         owed = np.asarray(state.vcpu)["owed_ps"]
         answers = []
         for index in range(self.nr_guests):
@@ -171,7 +181,7 @@ class HostMachine:
                         guest=index,
                         view_gfn=(positions[mine] - self._first_gfn[index]).astype(np.int32),
                         view_level=levels[mine].copy(),
-                        mean_latency_ns=mean_latency_ns,
+                        estimate_ns=estimate_ns,
                         stall_ps=owed[guest.vcpu_base : guest.vcpu_base + guest.nr_vcpus].copy(),
                         killed=bool(guest.killed),
                     )
@@ -193,7 +203,9 @@ class HostMachine:
                 f"guest.{index}.zero_pages": alive * mm.nr_zero,
                 f"guest.{index}.killed": guest.killed,
             }
-        return counters | self._merged_classes.count(self.state, self.state.current[Current.END_PS] // PS_PER_NS)
+        return counters | self._merged_classes.count(
+            self.state, self.state.current[Current.END_PS] // PS_PER_NS
+        )
 
     def audit(self, contents: Sequence[bytes]) -> bytes:
         """Check the machine's invariants, and that it holds what its guests hold, dead ones (b"") left out.

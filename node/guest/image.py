@@ -142,7 +142,7 @@ class ImageGuest:
             np.asarray(state.ept_view)[answer.view_gfn] = answer.view_level
         if len(answer.stall_ps):
             state.var[Replay.OWED_PS] += int(answer.stall_ps[0])
-        state.var[Replay.ESTIMATE_PS] = answer.mean_latency_ns * PS_PER_NS
+        state.var[Replay.ESTIMATE_PS] = answer.estimate_ns * PS_PER_NS
         if answer.killed:
             self.killed = True
             state.var[Replay.KILLED] = 1

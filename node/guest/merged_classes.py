@@ -33,10 +33,13 @@ class MergedClasses:
     @cached_property
     def _recordings(self) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None]:
         """For each guest, when its snapshots were taken (ns of the run) and [S, N] page classes; or None."""
-        images = {path: load_image(Path(path)) for path in {g["image"] for g in self._guests if g["kind"] == "image"}}
+        images = {
+            path: load_image(Path(path))
+            for path in {guest["image"] for guest in self._guests if "image" in guest}
+        }
         found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None] = []
         for guest in self._guests:
-            if guest["kind"] != "image":
+            if "image" not in guest:
                 found.append(None)
                 continue
             image = images[guest["image"]]
@@ -47,7 +50,9 @@ class MergedClasses:
         """Return ``merged_class.<class>``: guest pages that share a merged frame, by class at ``now_ns``."""
         items = np.asarray(state.rmap_item)[: state.pool[Pool.RMAP_ITEM].mark]
         shared = items[items["where"] == ItemPlace.STABLE_NODE]
-        counts = {f"merged_class.{name.name.lower()}": 0 for name in PageClass} | {f"merged_class.{UNKNOWN}": 0}
+        counts = {f"merged_class.{name.name.lower()}": 0 for name in PageClass} | {
+            f"merged_class.{UNKNOWN}": 0
+        }
         for index, recording in enumerate(self._recordings):
             guest = state.guest[index]
             gfn = (shared["vaddr"][shared["mm"] == guest.mm] - guest.ram_vaddr) >> PAGE_SHIFT

@@ -316,9 +316,13 @@ def _violate(state: "State", gfn: int, now_ns: int) -> None:
     violation.time_ps = _host_ps(state, now_ns)
     violation.gfn = gfn
     violation.kind = ViolationKind.WRITE
+    estimate_ps = state.var[Replay.VIOLATION_PS]
     if state.ept_view[gfn] == View.SWAPPED:
-        state.var[Replay.LAG_PS] += state.var[Replay.ESTIMATE_PS]
-    state.var[Replay.LAG_PS] += state.var[Replay.VIOLATION_PS]
+        estimate_ps += state.var[Replay.ESTIMATE_PS]
+    # What earlier estimates were too high by has been waited already.
+    credit_ps = min(max(-state.var[Replay.OWED_PS], 0), estimate_ps)
+    state.var[Replay.OWED_PS] += credit_ps
+    state.var[Replay.LAG_PS] += estimate_ps - credit_ps
     state.ept_view[gfn] = View.WRITABLE
 
 

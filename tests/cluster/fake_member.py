@@ -67,7 +67,7 @@ class FakeMember:
                 HostAnswer(
                     epoch=order.epoch,
                     guest=guest,
-                    mean_latency_ns=int(self.history[:8], 16),
+                    estimate_ns=int(self.history[:8], 16),
                     stall_ps=np.array([guest], np.int64),
                     killed=killed and guest == 0,
                 )

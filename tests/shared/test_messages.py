@@ -72,7 +72,7 @@ def host_answers(draw: st.DrawFn) -> HostAnswer:
         guest=draw(NATURALS),
         view_gfn=draw(arrays(np.int32, nr_views)),
         view_level=draw(hnp.arrays(np.int8, nr_views, elements=st.sampled_from([int(v) for v in ViewLevel]))),
-        mean_latency_ns=draw(NATURALS),
+        estimate_ns=draw(NATURALS),
         stall_ps=draw(arrays(np.int64, draw(st.integers(0, 3)))),
         killed=draw(st.booleans()),
     )

@@ -113,10 +113,7 @@ def build_host(found: Sequence[Process], ksm: dict[str, Any]) -> HostMachine:
     """Return a host with one process for each guest, its memory a quarter larger than what they use."""
     pages = sum(int(process.present.sum()) for process in found)
     memory = (pages * PAGE_SIZE * 5 // 4 // MIB + 256) * MIB
-    guests = [
-        {"kind": "image", "image": process.name, "memory_bytes": len(process.contents) * PAGE_SIZE}
-        for process in found
-    ]
+    guests = [{"kind": "image", "memory_bytes": len(process.contents) * PAGE_SIZE} for process in found]
     return HostMachine({"kind": "host", "memory_bytes": memory, "guests": guests, "ksm": {"run": 1} | ksm})
 
 

@@ -37,7 +37,7 @@ def answer(
     view_gfn: Sequence[int] | np.ndarray[Any, Any] = (),
     view_level: Sequence[int] = (),
     stall_ps: Sequence[int] = (),
-    mean_latency_ns: int = 0,
+    estimate_ns: int = 0,
     killed: bool = False,
 ) -> bytes:
     """Return an encoded answer to guest 0."""
@@ -47,7 +47,7 @@ def answer(
             guest=0,
             view_gfn=np.array(view_gfn, np.int32),
             view_level=np.array(view_level, np.int8),
-            mean_latency_ns=mean_latency_ns,
+            estimate_ns=estimate_ns,
             stall_ps=np.array(stall_ps, np.int64),
             killed=killed,
         )

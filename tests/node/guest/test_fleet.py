@@ -156,7 +156,7 @@ def test_a_lowered_view_leaves_the_tlb_and_the_next_access_waits_for_the_device(
     tlb = np.asarray(guest.state.tlb)
     cached = np.unique(tlb["pfn"][tlb["stamp"] != 0])
     lowered = answer(
-        view_gfn=cached, view_level=[View.SWAPPED] * len(cached), mean_latency_ns=90_000, stall_ps=[0, 0]
+        view_gfn=cached, view_level=[View.SWAPPED] * len(cached), estimate_ns=90_000, stall_ps=[0, 0]
     )
     flushes = guest.counters()["tlb_remote_flush"]
     report = decode_as(GuestReport, guest.run_epoch(RunUntil(1, 10 * MS, 20 * MS, lowered)))
@@ -179,6 +179,26 @@ def test_a_debt_is_served_before_anything_runs() -> None:
     assert guest.counters()["stall_ns"] - before["stall_ns"] >= 19 * MS
     guest.run_epoch(RunUntil(3, 30 * MS, 40 * MS))
     assert state.cpu[0].owed_ps == 0
+
+
+def test_what_was_charged_too_much_makes_the_next_violations_cheaper() -> None:
+    def stall_after(owed_ps: int) -> int:
+        guest = GuestMachine(machine_guest(0))
+        guest.run_epoch(RunUntil(0, 0, 10 * MS))
+        tlb = np.asarray(guest.state.tlb)
+        cached = np.unique(tlb["pfn"][tlb["stamp"] != 0])
+        lowered = answer(
+            view_gfn=cached,
+            view_level=[View.SWAPPED] * len(cached),
+            estimate_ns=90_000,
+            stall_ps=[owed_ps, 0],
+        )
+        guest.run_epoch(RunUntil(1, 10 * MS, 20 * MS, lowered))
+        assert guest.state.cpu[0].owed_ps == 0
+        return int(guest.state.cpu[0].stall_ps)
+
+    # The processor does more work in the time it got, so it stalls for more than what is left of the estimates.
+    assert stall_after(0) - 250_000_000 <= stall_after(-250_000_000) < stall_after(0)
 
 
 def test_a_killed_machine_stops() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.counters import Knob, KsmRun
+from node.counters import Current, Knob, KsmRun
 from node.guest.ept_view import View, ViolationKind
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
@@ -13,11 +13,14 @@ from node.guest.invariants import host_side
 from node.hw.cost import Cost
 from node.ksm.ksmd import ksm_set_run
 from node.reclaim.lru import LruList
+from node.swap.swap_out import add_to_swap, end_page_writebacks, remove_mapping, swap_writepage
+from node.vm.unmap import try_to_unmap
 from shared.constants import NIL
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
 from tests.models.recorded_image import columns_of, write_image
 from tests.node.guest.drive import MS, S, image_spec
 from tests.node.guest.fleet import MIB, Fleet, host_spec
+from tests.node.reclaim.lru_entries import do_lru_del
 
 pytestmark = pytest.mark.three_ways
 
@@ -159,6 +162,45 @@ def test_a_vcpu_comes_to_its_next_violation_after_it_has_waited_for_the_one_befo
         epoch=2,
     )
     assert served(host)[-3:] == [(0, 3), (1, 5), (0, 4)]
+
+
+def swap_out(host: HostMachine, guest: int, gfn: int) -> None:
+    """Do to a guest's frame what reclaim does when its turn has come."""
+    state = host.state
+    pfn = int(host_side(state, guest).pfn[gfn])
+    do_lru_del(state, pfn)
+    state.page[pfn].refcount += 1
+    try_to_unmap(state, pfn, add_to_swap(state, pfn))
+    swap_writepage(state, pfn)
+    state.current[Current.CLOCK_PS] += 20 * MS * 1000
+    end_page_writebacks(state)
+    assert remove_mapping(state, pfn)
+
+
+def test_a_read_that_is_due_in_a_later_epoch_leaves_the_device_to_those_that_are_due_before() -> None:
+    host = HostMachine(host_spec([GUEST, GUEST], swap={"size_bytes": MIB, "device": "hdd"}))
+    host.state.knob[Knob.PAGE_CLUSTER] = 0
+    first = report(0, [(5, 3, WRITE), (6, 4, WRITE)], {3: 1, 4: 2})
+    phase(host, first, report(1, [(7, 9, WRITE), (8, 10, WRITE)], {9: 3, 10: 4}))
+    for guest, gfn in ((0, 3), (1, 9), (0, 4), (1, 10)):  # no two that are read in turn lie side by side
+        swap_out(host, guest, gfn)
+    [answer, _] = phase(host, b"", b"", epoch=4)
+    disk = host.state.disk[0]
+    single = (disk.read_latency_ps + disk.page_read_ps) // 1000
+    assert answer.estimate_ns == single
+    # Guest 0 waits for guest 1's read and its own, and is charged for its own: its next is due behind the end.
+    start = 500 * MS
+    mine = report(0, [(start + 85 * MS, 3, READ), (start + 85 * MS + single, 4, READ)], epoch=5)
+    [debt, _] = phase(host, mine, report(1, [(start + 84 * MS, 9, READ)], epoch=5), epoch=5)
+    assert debt.stall_ps[0] / 1000 == pytest.approx(single - MS, abs=MS / 20)
+    assert host_side(host.state, 0).content[[3, 4]].tolist() == [1, 2]
+    assert (host_side(host.state, 0).pfn[[3, 4]] >= 0).all()
+    assert (host.counters()["pswpin"], disk.nr_reads) == (3, 2)
+    # Meanwhile guest 1 comes with another one. The device is busy with guest 0's first until 84 ms and two reads.
+    [late, other] = phase(host, b"", report(1, [(start + 101 * MS, 10, READ)], epoch=6), epoch=6)
+    assert disk.nr_reads == 4
+    assert other.stall_ps[0] / 1000 == pytest.approx(84 * MS + 2 * single - 101 * MS, abs=MS / 20)
+    assert late.stall_ps[0] / 1000 == pytest.approx(single, abs=MS / 20)
 
 
 def test_a_resting_guest_has_an_answer_too() -> None:

@@ -238,12 +238,25 @@ def test_what_was_charged_too_much_is_taken_off_the_next_debt(tmp_path: Path) ->
     assert guest.counters()["stall_ns"] == 2 * S // 1000 + VIOLATION_PS // 1000
 
 
-def test_a_swapped_page_is_charged_the_mean_latency_it_was_told(tmp_path: Path) -> None:
+def test_what_was_charged_too_much_is_taken_off_the_next_estimates(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.npz", columns_of([[1, 2], [3, 2], [4, 2]]))
     guest = ImageGuest(image_spec(path))
     run(guest, 8 * S, 8 * S)
     before = guest.counters()["stall_ns"]
-    lowered = answer(view_gfn=[0, 1], view_level=[View.SWAPPED, View.READ_ONLY], mean_latency_ns=77_000)
+    lowered = answer(view_gfn=[0], view_level=[View.SWAPPED], estimate_ns=77_000, stall_ps=[-50_000_000])
+    guest.run_epoch(RunUntil(1, 8 * S, 10 * S, lowered))
+    assert guest.counters()["stall_ns"] - before == pytest.approx(27_000 + VIOLATION_PS / 1000, abs=2)
+    guest.run_epoch(RunUntil(2, 10 * S, 12 * S, answer(stall_ps=[3_000])))
+    after = guest.counters()["stall_ns"] - before
+    assert after == pytest.approx(27_003 + VIOLATION_PS / 1000, abs=2)  # nothing is taken off twice
+
+
+def test_a_swapped_page_is_charged_the_estimate_it_was_told(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.npz", columns_of([[1, 2], [3, 2], [4, 2]]))
+    guest = ImageGuest(image_spec(path))
+    run(guest, 8 * S, 8 * S)
+    before = guest.counters()["stall_ns"]
+    lowered = answer(view_gfn=[0, 1], view_level=[View.SWAPPED, View.READ_ONLY], estimate_ns=77_000)
     report = decode_as(GuestReport, guest.run_epoch(RunUntil(1, 8 * S, 10 * S, lowered)))
     assert report.violation_gfn.tolist() == [0]  # its next changes are free
     assert guest.counters()["stall_ns"] - before == pytest.approx(77_000 + VIOLATION_PS / 1000, abs=2)
