@@ -5,8 +5,9 @@ page both are known: the content id is its xxHash64, and a table has jhash2. Of 
 good as a hash of its bytes.
 
 # Differs from Linux: trees are ordered by content id, not by memcmp, so they have other shapes; no counter
-# of ksmd depends on that. With ``compare: hash`` (as a course's KSM has it) pages of one checksum are
-# deemed equal, and a merge may change what a process reads.
+# of ksmd depends on that, as long as no page goes away while its item is in the unstable tree. With
+# ``compare: hash`` (as a course's KSM has it) pages of one checksum are deemed equal, and a merge may change
+# what a process reads.
 """
 
 from typing import TYPE_CHECKING, Final

@@ -154,7 +154,7 @@ def test_a_wrong_file_is_named_with_key_and_reason(
 
 
 def test_several_mistakes_are_counted(tmp_path: Path) -> None:
-    text = FULL.replace("swappiness: 100", "swappiness: -1").replace("512MiB", "1MiB")
+    text = FULL.replace("swappiness: 100", "swappiness: -1").replace("512MiB", "1KiB")
     assert error_of(tmp_path, text).endswith(
         "hosts.0.vm.swappiness: -1 is below the minimum of 0 (and 1 more)"
     )
