@@ -11,7 +11,7 @@ from node.hw.cost import Cost
 from node.hw.pte import Pte
 from node.hw.tlb import SINGLE_PAGE_FLUSH_CEILING
 from node.hw.tlb_check import forbidden_entries
-from shared.constants import PAGE_SHIFT, PAGE_SIZE
+from shared.constants import PAGE_SHIFT
 from shared.streams import Purpose, Stream
 from tests.models.tlb import LevelModel, TlbModel
 from tests.node.hw.entries import (
