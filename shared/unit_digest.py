@@ -12,9 +12,11 @@ imported count: what an entry in another room does inside is no part of its call
 import ast
 import functools
 import hashlib
+import json
 import os
+import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DECLARATIONS: Final = frozenset({"node.joints"})
@@ -47,13 +49,6 @@ class _Normalised(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-@functools.cache
-def _tree(path: Path) -> ast.Module:
-    tree = _Normalised().visit(ast.parse(path.read_text()))
-    assert isinstance(tree, ast.Module)
-    return tree
-
-
 def _file_of(module: str) -> Path | None:
     if module.split(".", maxsplit=1)[0] not in _PACKAGES:
         return None
@@ -61,21 +56,51 @@ def _file_of(module: str) -> Path | None:
     return path if path.exists() else None
 
 
+class _Source(NamedTuple):
+    """What a file adds to the digests of the units that it is part of."""
+
+    imports: tuple[tuple[str, str], ...]  # (module, name) of everything that it imports
+    code: str  # hash of its syntax tree, without docstrings and comments
+
+
 @functools.cache
-def _imports(path: Path) -> tuple[tuple[str, str], ...]:
-    """Return (module, name) for everything that a file imports."""
-    found = []
-    for node in ast.walk(_tree(path)):
+def _source(path: Path) -> _Source:
+    """Return what is in a file: parsed now, or by whoever saw the same text before.
+
+    Parsing all files takes half a second, which every process that loads kernels would spend.
+    """
+    text = path.read_bytes()
+    key = hashlib.sha256(b"%s %s %s" % (sys.version.encode(), _own_text(), text)).hexdigest()
+    kept = cache_home() / "sources" / f"{key}.json"
+    try:
+        imports, code = json.loads(kept.read_text())
+        return _Source(tuple((str(module), str(name)) for module, name in imports), str(code))
+    except (OSError, ValueError, TypeError):
+        found = _parse(text)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        new = kept.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps(found))
+        new.replace(kept)
+    except OSError:  # a cache that cannot be written to is no cache
+        pass
+    return found
+
+
+@functools.cache
+def _own_text() -> bytes:
+    return Path(__file__).read_bytes()
+
+
+def _parse(text: bytes) -> _Source:
+    tree = _Normalised().visit(ast.parse(text))
+    imports: list[tuple[str, str]] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found += [(node.module, alias.name) for alias in node.names]
+            imports += [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            found += [(alias.name, "") for alias in node.names]
-    return tuple(found)
-
-
-@functools.cache
-def _code(path: Path) -> str:
-    return f"{path.name}:{ast.dump(_tree(path))}"
+            imports += [(alias.name, "") for alias in node.names]
+    return _Source(tuple(imports), hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 def unit_files(path: Path) -> tuple[list[Path], list[str]]:
@@ -88,7 +113,7 @@ def unit_files(path: Path) -> tuple[list[Path], list[str]]:
         if file in found:
             continue
         found.add(file)
-        for module, name in _imports(file):
+        for module, name in _source(file).imports:
             if module in DECLARATIONS:
                 declared.add(f"{module}.{name}")
                 continue
@@ -106,5 +131,5 @@ def unit_digest(path: Path, switches: str) -> str:
     files, declared = unit_files(path)
     digest = hashlib.sha256(f"{switches} {declared}".encode())
     for file in files:
-        digest.update(_code(file).encode())
+        digest.update(f"{file.name}:{_source(file).code}".encode())
     return digest.hexdigest()[:16]
