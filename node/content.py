@@ -16,7 +16,7 @@ The page of zeroes is id 0. Ids are compared, never ordered by meaning.
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Knob
-from node.guest.ept_view import ept_wrote
+from node.hw.ept_view import ept_wrote
 from shared.jit import kernel
 from shared.rng import mix64
 from shared.wrap64 import add64

@@ -8,10 +8,10 @@ but through its layout, which every compiled unit is keyed by.
 
 import numpy as np
 
-from node.guest.ept_view import VIOLATION
 from node.guest.host_guests import GUEST, VCPU
 from node.hw.cpu import CPU
 from node.hw.disk import DISK
+from node.hw.ept_view import VIOLATION
 from node.hw.tlb import TLB_ENTRY
 from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
 from node.kthread import KTHREAD

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from node.counters import Current, Knob
-from node.guest.ept_view import GfnMark
 from node.guest.guest_side import end_guest_epoch, take_lowered_view
+from node.hw.ept_view import GfnMark
 from node.kthread import ASLEEP
 from node.machine import Machine
 from node.state import State

@@ -1,4 +1,4 @@
-"""A full machine as a guest: what happens at the borders of its epochs. node/guest/ept_view.py has the rest.
+"""A full machine as a guest: what happens at the borders of its epochs. node/hw/ept_view.py has the rest.
 
 Linux: none of it; this is the part of the virtual machine monitor that the guest does not see.
 """

@@ -48,9 +48,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Current, Knob, Panic, VmEvent
-from node.guest.ept_view import View, ViolationKind
 from node.hw.cost import Cost
 from node.hw.disk import begin_epoch_of_disk, disk_io, mean_service_ps
+from node.hw.ept_view import View, ViolationKind
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte, pte_pfn
 from node.joints import exit_mmap, handle_mm_fault, run_kthreads

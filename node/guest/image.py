@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from node.guest.ept_view import View
 from node.guest.replay import ImageState, Replay, ReplayMode, end_epoch, run_replay, start_replay
 from node.hw.cost import DEFAULT_CYCLES, PS_PER_CYCLE_AT_1_GHZ, REFERENCE_GHZ, Cost
+from node.hw.ept_view import View
 from shared.constants import NIL, NS_PER_S, PS_PER_NS
 from shared.images import HostState, Image, PageClass, load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode

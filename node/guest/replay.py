@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.content import PATTERN_UNIQUE, generated
-from node.guest.ept_view import VIOLATION, View, ViolationKind
+from node.hw.ept_view import VIOLATION, View, ViolationKind
 from shared.constants import INT64_MAX, NIL, PS_PER_NS
 from shared.fixed_log import LOG_BITS, exponential, log2_fixed
 from shared.jit import entry, kernel

@@ -23,8 +23,8 @@ Sources: Intel SDM volume 3, 4.5, 4.6 (rights), 4.8 (A and D), 4.10.4.1 (a page 
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, HwEvent, Knob, Panic, Request
-from node.guest.ept_view import View, ept_access
 from node.hw.cost import Cost
+from node.hw.ept_view import View, ept_access
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT, entry_position
 from node.hw.pte import Pte, pte_pfn
 from node.hw.tlb import (

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Current, HwEvent, Knob
-from node.guest.ept_view import View
 from node.hw.cost import Cost
+from node.hw.ept_view import View
 from shared.constants import NIL, PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import kernel
 

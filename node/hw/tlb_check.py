@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from node.counters import Knob
-from node.guest.ept_view import View
+from node.hw.ept_view import View
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, Pte
 from node.hw.tlb import PCID_MASK, TlbRight

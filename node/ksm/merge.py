@@ -11,8 +11,8 @@ try_to_merge_two_pages, cmp_and_merge_page).
 from typing import TYPE_CHECKING
 
 from node.counters import Current, Knob, KsmStat
-from node.guest.ept_view import View
 from node.hw.cost import Cost
+from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.hw.tlb import flush_tlb_page

@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, VmEvent
-from node.guest.ept_view import ept_wrote
+from node.hw.ept_view import ept_wrote
 from node.joints import direct_reclaim, wake_kswapd
 from node.phys.buddy import buddy_alloc, buddy_free, zone_of
 from node.phys.page import PageFlag

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from node.content import copy_content
 from node.counters import Current, Knob, KsmRun, Request, VmEvent
-from node.guest.ept_view import View
 from node.hw.cost import Cost
+from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_page

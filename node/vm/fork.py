@@ -10,7 +10,7 @@ copy_nonpresent_pte).
 from typing import TYPE_CHECKING
 
 from node.counters import Knob, KsmStat
-from node.guest.ept_view import View
+from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_mm

@@ -29,8 +29,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from node.guest.ept_view import View
 from node.guest.host import HostMachine
+from node.hw.ept_view import View
 from shared.constants import NS_PER_S, PS_PER_NS
 from shared.images import HostState, Image, PageClass, load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, decode_as, encode

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from node.counters import Current
-from node.guest.ept_view import View
 from node.guest.guest_machine import GuestMachine
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
 from node.guest.invariants import check_guest, check_view
+from node.hw.ept_view import View
 from node.hw.tlb import TlbRight
 from shared.messages import HostAnswer, HostPhase, RunUntil, decode_as
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.guest.ept_view import View
 from node.guest.guest_machine import GuestMachine
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
+from node.hw.ept_view import View
 from shared.images import PageClass
 from shared.messages import GuestReport, RunUntil, decode_as
 from tests.models.recorded_image import columns_of, write_image

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from node.counters import Current, Knob, KsmRun
-from node.guest.ept_view import View, ViolationKind
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
 from node.guest.invariants import host_side
 from node.hw.cost import Cost
+from node.hw.ept_view import View, ViolationKind
 from node.ksm.ksmd import ksm_set_run
 from node.reclaim.lru import LruList
 from node.swap.swap_out import add_to_swap, end_page_writebacks, remove_mapping, swap_writepage

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.guest.ept_view import View
 from node.guest.image import VIOLATION_PS, ImageGuest
+from node.hw.ept_view import View
 from shared.images import HostState, PageClass, load_image
 from shared.messages import GuestReport, HostPhase, RunUntil, decode_as
 from tests.models.recorded_image import columns_of, write_image

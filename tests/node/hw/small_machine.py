@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 
 from node.counters import Current, HwEvent, Knob
-from node.guest.ept_view import MAX_VIOLATIONS_PER_GFN, View
 from node.hw.cost import Cost, cost_table_ps
+from node.hw.ept_view import MAX_VIOLATIONS_PER_GFN, View
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, TABLE_BITS, Pte
 from node.kthread import ASLEEP

@@ -3,8 +3,8 @@
 import pytest
 
 from node.counters import Current, HwEvent, Request
-from node.guest.ept_view import View
 from node.hw.cost import Cost
+from node.hw.ept_view import View
 from node.hw.page_table import NR_LEVELS
 from node.hw.pte import TABLE_BITS, Pte
 from shared.constants import NIL, PAGE_SHIFT

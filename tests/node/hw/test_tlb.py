@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.counters import Current, HwEvent
-from node.guest.ept_view import View
 from node.hw.cost import Cost
+from node.hw.ept_view import View
 from node.hw.pte import Pte
 from node.hw.tlb import SINGLE_PAGE_FLUSH_CEILING
 from node.hw.tlb_check import forbidden_entries
