@@ -225,7 +225,6 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
         Knob.KSM_CHECKSUM: {"xxhash": KsmChecksum.XXHASH, "jhash2": KsmChecksum.JHASH2}[ksm.checksum],
         Knob.KSM_COMPARE: {"content": KsmCompare.CONTENT, "checksum": KsmCompare.HASH}[ksm.compare],
         Knob.NR_RECORDED: len(spec.recorded),
-        Knob.SWAP_SLOTS: 0 if spec.swap is None else spec.swap.size_bytes // PAGE_SIZE,
         Knob.NR_WORKS: len(spec.works),
         Knob.NR_GUESTS: len(spec.guests),
         Knob.CONTENT_KEY: to_signed(Stream(spec.seed, spec.machine, Purpose.CONTENT).word()),

@@ -90,9 +90,6 @@ class Knob(IntEnum):
     KSM_COMPARE = 25  # KsmCompare
     NR_RECORDED = 26
     EPT_FAULT_ESTIMATE_PS = 27  # what a guest charges itself for the device at a swapped gfn
-    HARNESS_ANON_PAGES = 28
-    LOG_CAPACITY = 29
-    SWAP_SLOTS = 30
     NR_WORKS = 31
     NR_GUESTS = 32
     TIME_SLICE_PS = 33

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Knob, KsmStat, VmEvent, VmStat
+from node.hw.page_table import NR_LEVELS
 from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag
 from node.phys.zone import NR_ZONES
 from node.pool import Pool
-from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_KIB, PAGE_SHIFT, TABLE_SHIFT
+from shared.constants import ENTRIES_PER_TABLE, PAGE_KIB, PAGE_SHIFT, TABLE_SHIFT
 
 if TYPE_CHECKING:
     from typing import Any
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     Words = np.ndarray[Any, np.dtype[np.int64]]
 
 BYTES_OF_RMAP_ITEM: Final = 64  # sizeof(struct ksm_rmap_item) on x86-64, in general_profit
-MAX_LEVELS: Final = 4
 
 # Events that Linux has for each zone or kind, and we count once.
 EVENT_NAMES: Final = {VmEvent.ALLOCSTALL: "allocstall_movable"}
@@ -96,7 +96,7 @@ def leaf_entries(state: "State", mm_index: int) -> "tuple[Words, Words]":
     words = np.asarray(state.pt_word)
     tables = np.array([state.mm[mm_index].pgd_pfn], np.int64)
     first_vpn = np.zeros(1, np.int64)
-    for _ in range(MAX_LEVELS - 1):
+    for _ in range(NR_LEVELS - 1):
         entries = words[(tables[:, None] << TABLE_SHIFT) + np.arange(ENTRIES_PER_TABLE)]
         row, column = np.nonzero(entries & Pte.PRESENT)
         tables = (entries[row, column] >> PAGE_SHIFT) & PFN_MASK
@@ -151,15 +151,3 @@ def process(state: "State", mm_index: int) -> dict[str, int]:
         "ksm_rmap_items": mm.ksm_rmap_items,
         "dead": 0 if mm.alive else 1,
     }
-
-
-def live_mms(state: "State") -> list[int]:
-    """Return the address spaces in use, ascending."""
-    mark = state.pool[Pool.MM].mark
-    free = set()
-    index = state.pool[Pool.MM].first_free
-    base = state.pool[Pool.MM].first_link
-    while index != NIL:
-        free.add(index)
-        index = int(state.pool_link[base + index])
-    return [i for i in range(1, mark) if i not in free and state.mm[i].alive]

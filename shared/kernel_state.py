@@ -419,7 +419,6 @@ __all__ = [
     "Record",
     "Records",
     "StateType",
-    "cgutils",
     "reserve",
     "state_pointer",
     "table",

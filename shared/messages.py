@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.constants import INT64_MAX, INT64_MIN
+from shared.views import View
 
 MAGIC: Final = b"PFM1"
 _PREFIX: Final = struct.Struct("<4sI")
@@ -45,15 +46,6 @@ I8Array = Annotated[npt.NDArray[np.int64], _I8]
 
 class MessageError(ValueError):
     """A message is not what it should be; the text says what is wrong, in one line."""
-
-
-class ViewLevel(IntEnum):
-    """What a guest may do with one of its frames without asking its host: a byte of the EPT view."""
-
-    UNTOUCHED = 0
-    SWAPPED = 1
-    READ_ONLY = 2
-    WRITABLE = 3
 
 
 class ViolationKind(IntEnum):
@@ -131,7 +123,7 @@ class HostAnswer:
     guest: int
     # New view of each listed frame; both arrays have one length.
     view_gfn: I4Array = field(default_factory=lambda: np.empty(0, np.int32))
-    view_level: I1Array = field(default_factory=lambda: np.empty(0, np.int8))  # ViewLevel
+    view_level: I1Array = field(default_factory=lambda: np.empty(0, np.int8))  # View
     estimate_ns: int = 0  # what an access to a swapped gfn is charged for the device in the next epoch
     # [vCPU] true latency less the estimate charged; may be negative.
     stall_ps: I8Array = field(default_factory=lambda: np.empty(0, np.int64))
@@ -144,7 +136,7 @@ class HostAnswer:
         _check_not_negative("guest", self.guest)
         _check_not_negative("estimate_ns", self.estimate_ns)
         _check_one_length(self, "view_gfn", "view_level")
-        _check_members("view_level", self.view_level, ViewLevel)
+        _check_members("view_level", self.view_level, View)
 
 
 Message = RunUntil | GuestReport | HostPhase | HostAnswer

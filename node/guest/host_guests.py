@@ -50,13 +50,14 @@ import numpy as np
 from node.counters import Current, Knob, Panic, VmEvent
 from node.hw.cost import Cost
 from node.hw.disk import begin_epoch_of_disk, disk_io, mean_service_ps
-from node.hw.ept_view import View, ViolationKind
+from node.hw.ept_view import ViolationKind
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte, pte_pfn
 from node.joints import exit_mmap, handle_mm_fault, run_kthreads
 from node.vm.fault_kinds import VmFault
 from shared.constants import NIL, PAGE_SHIFT, PS_PER_NS
 from shared.jit import bug_on, entry, kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

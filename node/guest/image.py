@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from node.guest.replay import ImageState, Replay, ReplayMode, end_epoch, run_replay, start_replay
 from node.hw.cost import DEFAULT_CYCLES, PS_PER_CYCLE_AT_1_GHZ, REFERENCE_GHZ, Cost
-from node.hw.ept_view import View
 from shared.constants import NIL, NS_PER_S, PS_PER_NS
 from shared.images import HostState, Image, PageClass, load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
@@ -29,6 +28,7 @@ from shared.streams import (
     Stream,
     splitmix64,
 )
+from shared.views import View
 
 DEFAULT_HOT_PERIOD_NS: Final = NS_PER_S
 VIOLATION_PS: Final = int(DEFAULT_CYCLES[Cost.EPT_VIOLATION] * PS_PER_CYCLE_AT_1_GHZ / REFERENCE_GHZ)

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from node.guest.host_guests import GfnBit
-from node.hw.ept_view import View
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.state import State
 from shared.constants import ENTRIES_PER_TABLE, PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.views import View
 
 
 @dataclass(frozen=True, slots=True)

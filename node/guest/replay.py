@@ -33,12 +33,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.content import PATTERN_UNIQUE, generated
-from node.hw.ept_view import VIOLATION, View, ViolationKind
+from node.hw.ept_view import VIOLATION, ViolationKind
 from shared.constants import INT64_MAX, NIL, PS_PER_NS
 from shared.fixed_log import LOG_BITS, exponential, log2_fixed
 from shared.jit import entry, kernel
 from shared.kernel_state import Counters, KernelState, Records, table
 from shared.rng import below, mix64, splitmix64_word
+from shared.views import View
 from shared.wrap64 import add64
 
 REPLAY_PAGE = np.dtype(

@@ -31,6 +31,7 @@ import numpy as np
 from node.counters import Current, HwEvent, Knob
 from node.hw.cost import Cost
 from shared.jit import kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State
@@ -47,15 +48,6 @@ VIOLATION = np.dtype(
     ],
     align=True,
 )
-
-
-class View(IntEnum):
-    """What a guest may do with a gfn without asking its host."""
-
-    UNTOUCHED = 0
-    SWAPPED = 1
-    READ_ONLY = 2
-    WRITABLE = 3
 
 
 class ViolationKind(IntEnum):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, HwEvent, Knob, Panic, Request
 from node.hw.cost import Cost
-from node.hw.ept_view import View, ept_access
+from node.hw.ept_view import ept_access
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT, entry_position
 from node.hw.pte import Pte, pte_pfn
 from node.hw.tlb import (
@@ -39,6 +39,7 @@ from node.hw.tlb import (
 from node.joints import handle_mm_fault
 from shared.constants import NIL, PAGE_SHIFT, TABLE_SHIFT
 from shared.jit import bug_on, hot_kernel, kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

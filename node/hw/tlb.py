@@ -36,9 +36,9 @@ import numpy as np
 
 from node.counters import Current, HwEvent, Knob
 from node.hw.cost import Cost
-from node.hw.ept_view import View
 from shared.constants import NIL, PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from node.counters import Knob
-from node.hw.ept_view import View
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, Pte
 from node.hw.tlb import PCID_MASK, TlbRight
 from node.pool import Pool
 from shared.constants import PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from node.counters import Current, Knob, KsmStat
 from node.hw.cost import Cost
-from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.hw.tlb import flush_tlb_page
@@ -28,6 +27,7 @@ from node.vm.put_page import put_page
 from node.vm.rmap import get_anon_vma, page_add_rmap, page_remove_rmap, put_anon_vma
 from shared.constants import NIL
 from shared.jit import hot_kernel, kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

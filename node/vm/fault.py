@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from node.content import copy_content
 from node.counters import Current, Knob, KsmRun, Request, VmEvent
 from node.hw.cost import Cost
-from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_page
@@ -44,6 +43,7 @@ from node.vm.rmap import (
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import entry, kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

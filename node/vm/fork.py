@@ -10,7 +10,6 @@ copy_nonpresent_pte).
 from typing import TYPE_CHECKING
 
 from node.counters import Knob, KsmStat
-from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_mm
@@ -22,6 +21,7 @@ from node.vm.rmap import anon_vma_fork, page_add_rmap
 from node.vm.vma import insert_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

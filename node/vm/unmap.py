@@ -10,7 +10,6 @@ mm/ksm.c (rmap_walk_ksm), mm/mmap.c (exit_mmap).
 from typing import TYPE_CHECKING
 
 from node.counters import Knob, Request
-from node.hw.ept_view import View
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_swap_pte, pte_pfn, swap_pte_slot
 from node.hw.tlb import flush_tlb_mm, flush_tlb_page
@@ -23,6 +22,7 @@ from node.vm.rmap import leave_zero_page, page_remove_rmap, unlink_anon_vmas
 from node.vm.vma import remove_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, hot_kernel, kernel
+from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State

@@ -17,13 +17,13 @@ from shared.messages import (
     Message,
     MessageError,
     RunUntil,
-    ViewLevel,
     ViolationKind,
     decode,
     decode_as,
     encode,
     read_flag,
 )
+from shared.views import View
 
 NATURALS = st.integers(0, INT64_MAX)
 INTEGERS = st.integers(INT64_MIN, INT64_MAX)
@@ -71,7 +71,7 @@ def host_answers(draw: st.DrawFn) -> HostAnswer:
         epoch=draw(NATURALS),
         guest=draw(NATURALS),
         view_gfn=draw(arrays(np.int32, nr_views)),
-        view_level=draw(hnp.arrays(np.int8, nr_views, elements=st.sampled_from([int(v) for v in ViewLevel]))),
+        view_level=draw(hnp.arrays(np.int8, nr_views, elements=st.sampled_from([int(v) for v in View]))),
         estimate_ns=draw(NATURALS),
         stall_ps=draw(arrays(np.int64, draw(st.integers(0, 3)))),
         killed=draw(st.booleans()),

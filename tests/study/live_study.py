@@ -30,10 +30,10 @@ import numpy as np
 import numpy.typing as npt
 
 from node.guest.host import HostMachine
-from node.hw.ept_view import View
 from shared.constants import NS_PER_S, PS_PER_NS
 from shared.images import HostState, Image, PageClass, load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, decode_as, encode
+from shared.views import View
 from tests.study.huge_pages import drop_pages
 from tests.study.ksm_study import EPOCH_NS, FOLDER, Counts, Process, at, build_host, counts_of
 

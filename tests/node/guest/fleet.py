@@ -10,9 +10,9 @@ from node.guest.guest_machine import GuestMachine
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
 from node.guest.invariants import check_guest, check_view
-from node.hw.ept_view import View
 from node.hw.tlb import TlbRight
 from shared.messages import HostAnswer, HostPhase, RunUntil, decode_as
+from shared.views import View
 
 Guest = ImageGuest | GuestMachine
 MIB = 1 << 20

@@ -9,9 +9,9 @@ import pytest
 from node.guest.guest_machine import GuestMachine
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
-from node.hw.ept_view import View
 from shared.images import PageClass
 from shared.messages import GuestReport, RunUntil, decode_as
+from shared.views import View
 from tests.models.recorded_image import columns_of, write_image
 from tests.node.guest.drive import MS, S, answer, image_spec
 from tests.node.guest.fleet import MIB, Fleet, check_tlb, host_spec

@@ -10,13 +10,14 @@ from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
 from node.guest.invariants import host_side
 from node.hw.cost import Cost
-from node.hw.ept_view import View, ViolationKind
+from node.hw.ept_view import ViolationKind
 from node.ksm.ksmd import ksm_set_run
 from node.reclaim.lru import LruList
 from node.swap.swap_out import add_to_swap, end_page_writebacks, remove_mapping, swap_writepage
 from node.vm.unmap import try_to_unmap
 from shared.constants import NIL
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
+from shared.views import View
 from tests.models.recorded_image import columns_of, write_image
 from tests.node.guest.drive import MS, S, image_spec
 from tests.node.guest.fleet import MIB, Fleet, host_spec

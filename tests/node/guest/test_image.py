@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from node.guest.image import VIOLATION_PS, ImageGuest
-from node.hw.ept_view import View
 from shared.images import HostState, PageClass, load_image
 from shared.messages import GuestReport, HostPhase, RunUntil, decode_as
+from shared.views import View
 from tests.models.recorded_image import columns_of, write_image
 from tests.models.replay_model import ReplayModel
 from tests.node.guest.drive import MS, S, answer, epochs, image_spec, run

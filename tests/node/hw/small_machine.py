@@ -6,13 +6,14 @@ import numpy as np
 
 from node.counters import Current, HwEvent, Knob
 from node.hw.cost import Cost, cost_table_ps
-from node.hw.ept_view import MAX_VIOLATIONS_PER_GFN, View
+from node.hw.ept_view import MAX_VIOLATIONS_PER_GFN
 from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, TABLE_BITS, Pte
 from node.kthread import ASLEEP
 from node.pool import Pool
 from node.state import State
 from shared.constants import NIL, PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.views import View
 
 USER_RW = Pte.PRESENT | Pte.WRITE | Pte.USER
 USER_RO = Pte.PRESENT | Pte.USER

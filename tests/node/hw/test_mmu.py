@@ -4,10 +4,10 @@ import pytest
 
 from node.counters import Current, HwEvent, Request
 from node.hw.cost import Cost
-from node.hw.ept_view import View
 from node.hw.page_table import NR_LEVELS
 from node.hw.pte import TABLE_BITS, Pte
 from shared.constants import NIL, PAGE_SHIFT
+from shared.views import View
 from tests.node.hw.entries import do_access, do_load_mm, do_touch
 from tests.node.hw.small_machine import USER_RO, USER_RW, SmallMachine
 

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from node.counters import Current, HwEvent
 from node.hw.cost import Cost
-from node.hw.ept_view import View
 from node.hw.pte import Pte
 from node.hw.tlb import SINGLE_PAGE_FLUSH_CEILING
 from node.hw.tlb_check import forbidden_entries
 from shared.constants import PAGE_SHIFT
 from shared.streams import Purpose, Stream
+from shared.views import View
 from tests.models.tlb import LevelModel, TlbModel
 from tests.node.hw.entries import (
     do_access,
