@@ -17,26 +17,22 @@ that names the file, the column and what is wrong. Types and shapes are read bef
 nothing is ever unpickled.
 """
 
-import json
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.columns import check_range, read_columns
 from shared.constants import NS_PER_S
 
 MAX_PAGES: Final = 1 << 24  # 64 GiB of guest
 MAX_SNAPSHOTS: Final = 255
 MAX_CONTENTS: Final = 1 << 30
 MAX_FLAG_WORDS: Final = 256  # flag_idx is a byte
-MAX_META_CHARACTERS: Final = 1 << 16
 MAX_TIME_S: Final = 24 * 3600  # what the fixed-point rates of a replay are made for
 FIRST_SNAPSHOT_S: Final = 5.0  # after the guest was ready, where a recording does not say
 META_TIMES: Final = "snapshots_at_s_after_ready"
@@ -57,15 +53,6 @@ _COLUMNS: Final = {
     "t_start": ("float64", "S"),
 }
 _LIMIT_OF_AXIS: Final = {"S": MAX_SNAPSHOTS, "N": MAX_PAGES, "U": MAX_CONTENTS, "K": MAX_FLAG_WORDS}
-_NOT_WHOLE: Final = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OverflowError,
-    struct.error,
-)
 
 
 class PageClass(IntEnum):
@@ -135,14 +122,14 @@ def load_image(path: Path) -> Image:
     or shape, or holds what cannot be.
     """
     path = Path(path)
-    columns, meta = _read(path)
+    columns, meta = read_columns(path, "an image", _COLUMNS, _LIMIT_OF_AXIS)
     ids = columns["ids_delta"].astype(np.int64)
     ids[0] = np.cumsum(ids[0])
     ids = np.cumsum(ids, axis=0)
-    _check_range(path, "ids_delta", ids, len(columns["content_hash64"]))
-    _check_range(path, "flag_idx", columns["flag_idx"], len(columns["flag_values"]))
-    _check_range(path, "flag_class", columns["flag_class"], len(PageClass))
-    _check_range(path, "host_state", columns["host_state"], len(HostState))
+    check_range(path, "ids_delta", ids, len(columns["content_hash64"]))
+    check_range(path, "flag_idx", columns["flag_idx"], len(columns["flag_values"]))
+    check_range(path, "flag_class", columns["flag_class"], len(PageClass))
+    check_range(path, "host_state", columns["host_state"], len(HostState))
     absent = (columns["host_state"] == HostState.ABSENT) & (ids != 0)
     if absent.any():
         snapshot, page = np.argwhere(absent)[0]
@@ -194,90 +181,3 @@ def _times(path: Path, starts: npt.NDArray[np.float64], meta: dict[str, Any]) ->
     if times[-1] > MAX_TIME_S:
         raise ValueError(f"{path}: column t_start: {times[-1]:.0f} s is above the limit of {MAX_TIME_S} s")
     return np.array([round(time_s * NS_PER_S) for time_s in times], np.int64)
-
-
-def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Return the columns, each of its type and shape, and what the recording says of itself."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_headers(path, archive)
-            columns = {name: _column(archive, name) for name in _COLUMNS}
-            meta = _column(archive, "meta")
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    except _NOT_WHOLE as error:
-        raise ValueError(f"{path}: not a whole .npz file ({_one_line(error)})") from None
-    except ValueError as error:
-        said = _one_line(error)
-        raise ValueError(said if said.startswith(str(path)) else f"{path}: not an image ({said})") from None
-    return columns, _read_meta(path, str(meta))
-
-
-def _read_meta(path: Path, text: str) -> dict[str, Any]:
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: column meta is not JSON ({_one_line(error)})") from None
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path}: column meta is not a JSON object")
-    return meta
-
-
-def _column(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    with archive.open(f"{name}.npy") as file:
-        column: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        return column
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and element type that a column claims."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _check_headers(path: Path, archive: zipfile.ZipFile) -> None:
-    """Check type and shape of every column before any of it takes memory."""
-    present = set(archive.namelist())
-    lengths: dict[str, int] = {}
-    for name in (*_COLUMNS, "meta"):
-        if f"{name}.npy" not in present:
-            raise ValueError(f"{path}: column {name} is missing")
-        with archive.open(f"{name}.npy") as file:
-            shape, dtype = _header(file)
-        if name == "meta":
-            if shape != () or dtype.kind != "U" or dtype.itemsize > MAX_META_CHARACTERS * 4:
-                raise ValueError(f"{path}: column meta is {dtype}{list(shape)}, not one text")
-            continue
-        _check_header(f"{path}: column {name}", _COLUMNS[name], (shape, dtype), lengths)
-
-
-def _check_header(
-    where: str,
-    wanted: tuple[str, str],
-    found: tuple[tuple[int, ...], np.dtype[Any]],
-    lengths: dict[str, int],
-) -> None:
-    """Check one column against its type and axes, and against the axes' ``lengths`` in columns before it."""
-    (kind, axes), (shape, dtype) = wanted, found
-    if dtype != np.dtype(kind).newbyteorder("<"):
-        raise ValueError(f"{where} is {dtype}, not {kind}")
-    if len(shape) != len(axes):
-        raise ValueError(f"{where} has {len(shape)} axes, not {len(axes)}")
-    for axis, length in zip(axes, shape, strict=True):
-        expected = lengths.setdefault(axis, length)
-        if length != expected:
-            raise ValueError(f"{where} has {length} entries where others have {expected}")
-        if not 1 <= length <= _LIMIT_OF_AXIS[axis]:
-            raise ValueError(f"{where}: {length} is outside 1..{_LIMIT_OF_AXIS[axis]}")
-
-
-def _check_range(path: Path, name: str, values: npt.NDArray[Any], limit: int) -> None:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= limit:
-        raise ValueError(f"{path}: column {name} refers to {low}..{high}, outside 0..{limit - 1}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
