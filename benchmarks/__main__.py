@@ -20,6 +20,8 @@ from benchmarks import ksm, translation
 from benchmarks.epochs import epoch_figures
 from benchmarks.measure import TARGET_RATIO, Result, TwinDiffersError, measure
 from benchmarks.program import Figure, program_figures
+from benchmarks.switching import switching_figures
+from benchmarks.traces import trace_figures
 from benchmarks.twin import NoCompilerError, compile_twins
 
 SUITES: Final = (translation, ksm)
@@ -68,7 +70,7 @@ def main() -> int:
         return FAILED
     figures = []
     if not (options.no_program or options.names):
-        for measured in (program_figures, epoch_figures):
+        for measured in (switching_figures, trace_figures, program_figures, epoch_figures):
             for figure in measured():
                 figures.append(figure)
                 print(_figure_line(figure), flush=True)
@@ -93,8 +95,9 @@ def _line(result: Result) -> str:
 
 
 def _figure_line(figure: Figure) -> str:
-    value, limit = _number(figure.value), _number(figure.limit)
-    return f"{figure.name:46}{value:>12} of {limit:>12} {figure.unit}{_mark(figure)}"
+    value = _number(figure.value)
+    limit = "" if figure.limit is None else f"of {_number(figure.limit):>12}"
+    return f"{figure.name:46}{value:>12} {limit:15} {figure.unit}{_mark(figure)}"
 
 
 def _report(results: list[Result], figures: list[Figure]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Final
 
-from node.build import KERNEL_PAGES
+from node.kmap.physical_map import KERNEL_PAGES
 from node.machine import build_member
 from shared.constants import MIB, NS_PER_MS, NS_PER_S, PAGE_SIZE
 from shared.images import HostState, load_image

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from node.hw.mmu import touch
+from node.vm.access import touch
 from node.vm.unmap import unmap_area
 from node.vm.vma import find_vma
 from shared.constants import NIL, PAGE_SHIFT

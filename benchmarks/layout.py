@@ -10,13 +10,15 @@ from typing import Any, Final
 import numpy as np
 
 from node import content, counters
-from node.hw import cost, page_table, pte, tlb
+from node.hw import cache_lines, cost, memory_type, mmu, paging, pte, registers, tlb, walk
+from node.kmap import asid, entry, pti, tlb_flush
 from node.ksm.records import ItemPlace
-from node.phys import buddy, page, zone
+from node.phys import buddy, page, pcp, zone
 from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
+from node.vm import fault, user_fault
 from node.vm.fault_kinds import VmFault
 from node.vm.vma import VmFlag
 from shared import constants
@@ -26,6 +28,19 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     *(found for found in vars(counters).values() if isinstance(found, type) and issubclass(found, IntEnum)),
     cost.Cost,
     pte.Pte,
+    cache_lines.CacheMode,
+    memory_type.MemoryType,
+    paging.AccessKind,
+    paging.PageSize,
+    paging.PagingMode,
+    registers.Cr0,
+    registers.Cr4,
+    registers.Efer,
+    registers.FaultCode,
+    registers.FaultVector,
+    tlb.Refill,
+    tlb.Replacement,
+    tlb.TlbArray,
     tlb.TlbRight,
     page.PageFlag,
     zone.ZoneId,
@@ -37,7 +52,25 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     Color,
     Tree,
 )
-MODULES_OF_CONSTANTS: Final = (constants, content, page_table, pte, tlb, buddy, zone)
+MODULES_OF_CONSTANTS: Final = (
+    constants,
+    content,
+    memory_type,
+    mmu,
+    pte,
+    registers,
+    tlb,
+    walk,
+    asid,
+    entry,
+    pti,
+    tlb_flush,
+    buddy,
+    pcp,
+    zone,
+    fault,
+    user_fault,
+)
 _WORD_STARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -46,7 +79,7 @@ def header() -> str:
     lines = ["#pragma once", "#include <stdint.h>"]
     for module in MODULES_OF_CONSTANTS:
         for name, value in vars(module).items():
-            if name.isupper() and isinstance(value, int) and not name.startswith("INT64"):
+            if name.isupper() and isinstance(value, int) and not name.startswith(("_", "INT64")):
                 lines += [f"#undef {name}", f"#define {name} ({_literal(int(value))})"]
     for enum in ENUMS:
         if enum is IntEnum:

@@ -11,7 +11,6 @@ from benchmarks.registry import Benchmark
 from benchmarks.twin import Twins
 from node.phys.page import PageFlag
 from node.state import State
-from shared.constants import ENTRIES_PER_TABLE
 
 REPETITIONS: Final = 7
 TARGET_RATIO: Final = 0.8
@@ -72,8 +71,8 @@ def _compare(name: str, ours: State, c: State) -> None:
         pair = (left, tables_of_c[table])
         if table == "pt_word":  # one word in hundreds is used
             pair = (
-                pair[0].reshape(-1, ENTRIES_PER_TABLE)[in_use],
-                pair[1].reshape(-1, ENTRIES_PER_TABLE)[in_use],
+                pair[0].reshape(len(ours.page), -1)[in_use],
+                pair[1].reshape(len(ours.page), -1)[in_use],
             )
         if pair[0].tobytes() != pair[1].tobytes():
             raise TwinDiffersError(f"{name}: table {table} is not as its twin leaves it")

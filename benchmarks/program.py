@@ -29,17 +29,17 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number beside its limit."""
+    """One measured number beside its limit, or one that is only shown."""
 
     name: str
     value: float
-    limit: float
+    limit: float | None
     unit: str
 
     @property
     def reached(self) -> bool:
-        """Whether the number is within its limit."""
-        return self.value <= self.limit
+        """Whether the number is within its limit, if it has one."""
+        return self.limit is None or self.value <= self.limit
 
 
 def program_figures() -> list[Figure]:

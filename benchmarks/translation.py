@@ -6,9 +6,9 @@ from typing import Final
 from benchmarks.kernels import first_touch, touch_at_random, touch_in_order, unmap_whole_area
 from benchmarks.registry import Benchmark
 from node.build import build_state
-from node.counters import Current
 from node.spec import MachineSpec
 from node.state import State
+from node.touch import become
 from node.vm.mmap import mmap, new_mm
 from node.vm.vma import VmFlag
 from shared.constants import MIB, PAGE_SHIFT, PAGE_SIZE
@@ -35,7 +35,7 @@ def machine(nr_pages: int) -> State:
         MachineSpec(memory_bytes=nr_pages * PAGE_SIZE + nr_pages * PAGE_SIZE // 32 + SPARE_BYTES)
     )
     new_mm(state)
-    state.current[Current.MM] = MM
+    become(state, MM)
     return state
 
 

@@ -22,6 +22,8 @@ from cluster.errors import ExitStatus, InputError, RunFailed, Stopped, one_line
 
 DEBUG: Final = "PAGEFLEET_DEBUG"
 _MAX_SEED: Final = (1 << 63) - 1
+_MAX_CPU: Final = 63
+_MAX_REPEATS: Final = 100
 _STATUS_OF_SIGNAL: Final = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 
 
@@ -105,13 +107,64 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/sweep-NAME)")
     sweep.set_defaults(verb=_sweep)
+
+    _add_explain(verbs)
     return parser
+
+
+def _add_explain(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    explain = verbs.add_parser(
+        "explain", help="show one access step by step", description="Show what a machine does, step by step."
+    )
+    subjects = explain.add_subparsers(
+        title="subjects", metavar="SUBJECT", required=True, parser_class=_Parser
+    )
+    translate = subjects.add_parser(
+        "translate",
+        help="how an address is translated",
+        description="Show how an address is translated: TLBs, the walk level by level, the page or the fault.",
+    )
+    translate.add_argument(
+        "address",
+        metavar="ADDRESS",
+        help="0x..., a decimal number, or a place: first (of the process's memory), direct-map, vmalloc, ...;"
+        " +OFFSET may follow",
+    )
+    translate.add_argument(
+        "--machine",
+        required=True,
+        metavar="SPEC",
+        help="SCENARIO.yaml:NAME, or keys of a machine: zen4,memory=1GiB,hw.paging=5level",
+    )
+    translate.add_argument("--access", choices=("read", "write", "execute"), default="read")
+    translate.add_argument(
+        "--mode", choices=("user", "kernel"), help="default: user, but kernel at the kernel's addresses"
+    )
+    translate.add_argument(
+        "--process", metavar="N", help="whose address space, counted from 0, or kernel (default: 0)"
+    )
+    translate.add_argument(
+        "--cpu", type=_cpu, metavar="N", help="which CPU makes the access (default: the process's)"
+    )
+    translate.add_argument("--at", metavar="TIME", help="run the machine up to this time first: 5ms")
+    translate.add_argument(
+        "--repeat", type=_repeats, default=0, metavar="N", help="then make the access N times more"
+    )
+    translate.add_argument(
+        "--ac", action="store_true", help="with EFLAGS.AC set, as the kernel has it in copy_from_user"
+    )
+    _add_settings(translate)
+    translate.set_defaults(verb=_explain)
 
 
 def _add_scenario(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     parser.add_argument(
         "scenario", type=Path, metavar="SCENARIO", nargs="?" if optional else None, help="YAML file"
     )
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",
@@ -124,9 +177,21 @@ def _add_scenario(parser: argparse.ArgumentParser, *, optional: bool = False) ->
 
 
 def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > _MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {_MAX_SEED}")
+    return _up_to(_MAX_SEED, text)
+
+
+def _up_to(maximum: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > maximum:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {maximum}")
     return int(text)
+
+
+def _cpu(text: str) -> int:
+    return _up_to(_MAX_CPU, text)
+
+
+def _repeats(text: str) -> int:
+    return _up_to(_MAX_REPEATS, text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -217,6 +282,33 @@ def _sweep(options: argparse.Namespace) -> int:
     else:
         print_sweep(outcome)
     return ExitStatus.FAILED if outcome.nr_failed else ExitStatus.DONE
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from cluster.explain import ExplainRequest, explain_translate
+    from cluster.explain_text import print_translation
+    from cluster.summary import print_json
+
+    said = explain_translate(
+        ExplainRequest(
+            machine=options.machine,
+            address=options.address,
+            access=options.access,
+            mode=options.mode,
+            process=options.process,
+            cpu=options.cpu,
+            at=options.at,
+            ac=options.ac,
+            repeat=options.repeat,
+            settings=tuple(options.set),
+            seed=options.seed,
+        )
+    )
+    if options.json:
+        print_json(said)
+    else:
+        print_translation(said)
+    return ExitStatus.DONE
 
 
 def _stop_on_signals() -> None:

@@ -20,12 +20,14 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     WithJsonSchema,
     model_validator,
 )
 
-from shared.constants import INT64_MAX, NS_PER_MS, NS_PER_S, PAGE_SIZE
+from node.spec import GuestRam, MachineSpec, SwapSpec, check_pageable_tables
+from shared.constants import CACHE_LINE_BYTES, INT64_MAX, KIB, NS_PER_MS, NS_PER_S, PAGE_SIZE
 from shared.units import format_duration, parse_bandwidth, parse_count, parse_duration, parse_size
 
 MAX_MEMORY_BYTES: Final = 1 << 43  # 8 TiB: 2**31 frames, what an i4 frame number counts
@@ -38,6 +40,9 @@ MAX_SKEW_THOUSANDTHS: Final = 10_000
 THOUSANDTHS: Final = 1000
 MAX_INT: Final = (1 << 31) - 1
 MAX_SEED: Final = INT64_MAX
+MAX_TLB_ENTRIES: Final = 65536
+MAX_CACHE_BYTES: Final = 1 << 30
+PAGE_OFFSETS: Final = ("0xC0000000", "0xB0000000", "0x80000000", "0x78000000", "0x40000000")
 
 
 def _with_unit(parse: Callable[[str], int], example: str) -> Callable[[Any], int]:
@@ -60,6 +65,47 @@ def _count(value: Any) -> int:  # whatever the YAML held
 def _text_of_number(value: Any) -> Any:
     """Let YAML's ``6.1`` stand for the text it was written as."""
     return str(value) if isinstance(value, float) else value
+
+
+def _switch(value: Any) -> Any:
+    """Read ``on`` and ``off``, which YAML 1.1 takes for true and false unless they are in quotes."""
+    if isinstance(value, bool):
+        return value
+    if value in ("on", "off"):
+        return value == "on"
+    raise ValueError(f"{value!r} is not on or off")
+
+
+def _text_of_off(value: Any) -> Any:
+    """Let YAML's ``off``, which is false, stand for the text it was written as."""
+    return "off" if value is False else value
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or value == "off"
+
+
+def _ways(value: Any) -> int | str:
+    if value == "full":
+        return "full"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f'{value!r} is neither a number of ways nor "full"')
+    if value < 1:
+        raise ValueError(f"{value} is below the minimum of 1 (direct-mapped)")
+    if value > MAX_TLB_ENTRIES:
+        raise ValueError(f"{value} is above the maximum of {MAX_TLB_ENTRIES}")
+    return value
+
+
+def _page_offset(value: Any) -> int:
+    known = [int(text, 16) for text in PAGE_OFFSETS]
+    number = (
+        int(value, 16) if isinstance(value, str) and re.fullmatch("0[xX][0-9A-Fa-f]{1,16}", value) else value
+    )
+    if isinstance(number, bool) or number not in known:
+        shown = hex(value) if isinstance(value, int) else repr(value)
+        raise ValueError(f"{shown} is not one of {', '.join(PAGE_OFFSETS)}")
+    return int(number)
 
 
 def _scaled(units: int) -> Callable[[Any], int]:
@@ -112,6 +158,22 @@ ClockMhz = Annotated[
 Switch = Annotated[int, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 KsmModel = Annotated[Literal["6.1", "6.18"], BeforeValidator(_text_of_number)]
+Era = Annotated[Literal["6.1", "lecture"], BeforeValidator(_text_of_number)]
+OnOff = Annotated[
+    bool, BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
+]
+Ways = Annotated[
+    int | str,
+    PlainValidator(_ways),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
+]
+PageOffset = Annotated[
+    int,
+    PlainValidator(_page_offset),
+    WithJsonSchema(
+        {"anyOf": [{"enum": [*PAGE_OFFSETS]}, {"enum": [int(text, 16) for text in PAGE_OFFSETS]}]}
+    ),
+]
 
 
 class Strict(BaseModel):
@@ -134,6 +196,8 @@ class Vm(Strict):
     watermark_scale_factor: int = Field(10, ge=1, le=3000)
     page_cluster: int = Field(3, ge=0, le=31)
     """Pages of a swap readahead, as a power of two."""
+    pageable_tables: bool = False
+    """Second-level page tables of 32bit paging are swapped out with the last page that they map. Not Linux's."""
 
 
 class Ksm(Strict):
@@ -184,28 +248,123 @@ class Swap(Strict):
     ] = "ssd"
 
 
-class Tlb(Strict):
-    """Sizes of the two TLB levels; null keeps the default."""
+class TlbArray(Strict):
+    """One array of a TLB, or a paging-structure cache; what is absent is as the processor has it."""
 
-    l1_entries: int | None = Field(None, ge=1, le=65536)
-    l1_ways: int | None = Field(None, ge=1, le=65536)
-    l2_entries: int | None = Field(None, ge=1, le=65536)
-    l2_ways: int | None = Field(None, ge=1, le=65536)
+    entries: int | None = Field(None, ge=0, le=MAX_TLB_ENTRIES)
+    """A multiple of the ways, in any number of sets. 0: there is none; to write off for the array says so too."""
+    ways: Ways | None = None
+    replacement: Literal["lru", "plru", "fifo", "random"] | None = None
+    wired: int | None = Field(None, ge=0, le=MAX_TLB_ENTRIES)
+    """Entries of each set that no refill replaces."""
+
+
+NO_ARRAY: Final = {"entries": 0}
+ArrayOrOff = Annotated[TlbArray, BeforeValidator(lambda value: NO_ARRAY if _is_off(value) else value)]
+TlbSide = Annotated[
+    dict[str, ArrayOrOff], BeforeValidator(lambda value: {"all": NO_ARRAY} if value is False else value)
+]
+
+
+class Tlb(Strict):
+    """What differs from the processor's TLBs."""
+
+    refill: Literal["hardware", "software"] | None = None
+    data: TlbSide | None = None
+    """First level, an array for each size of pages or for several: {4K: {entries: 64, ways: 4}, 2M+1G: off}."""
+    instruction: TlbSide | None = None
+    unified: TlbSide | None = None
+    """First level, the same arrays for data and instructions."""
+    second: TlbSide | None = None
+    l1_entries: int | None = Field(None, ge=1, le=MAX_TLB_ENTRIES)
+    """Short for data.4K.entries."""
+    l1_ways: Ways | None = None
+    l2_entries: int | None = Field(None, ge=1, le=MAX_TLB_ENTRIES)
+    """Short for second.4K+2M.entries."""
+    l2_ways: Ways | None = None
+
+
+class WalkCaches(Strict):
+    """What differs from the processor's paging-structure caches, by the entries they hold."""
+
+    pd: ArrayOrOff | None = None
+    pdpt: ArrayOrOff | None = None
+    pml4: ArrayOrOff | None = None
+    pml5: ArrayOrOff | None = None
+    ept_pd: ArrayOrOff | None = None
+    """Of a guest: entries of its host's table."""
+
+
+def _no_walk_caches(value: Any) -> Any:
+    return dict.fromkeys(WalkCaches.model_fields, NO_ARRAY) if value in (False, "off") else value
+
+
+class DataCache(Strict):
+    """A first-level data cache in front of memory, and how translation meets it."""
+
+    mode: Annotated[
+        Literal["off", "serial", "overlapped", "extra_stage", "virtual"], BeforeValidator(_text_of_off)
+    ] = "off"
+    size: Annotated[Bytes, Field(ge=1, le=MAX_CACHE_BYTES)] = 32 * KIB
+    ways: int = Field(8, ge=1, le=MAX_TLB_ENTRIES)
+    line_bytes: int = Field(CACHE_LINE_BYTES, ge=1, le=PAGE_SIZE)
+
+    @model_validator(mode="after")
+    def _has_whole_sets(self) -> Self:
+        if self.size % (self.ways * self.line_bytes):
+            raise ValueError(
+                f"size: {self.size} bytes is not a multiple of {self.ways} ways of {self.line_bytes} bytes"
+            )
+        return self
+
+    @property
+    def sets(self) -> int:
+        """Sets of ``ways`` lines."""
+        return self.size // (self.ways * self.line_bytes)
 
 
 class Hardware(Strict):
-    """What differs from the default hardware."""
+    """The machine's processor, and what differs from it."""
 
+    processor: Literal["skylake", "icelake", "zen2", "zen3", "zen4", "textbook", "r3000"] = "skylake"
+    paging: Literal["none", "32bit", "4level", "5level"] = "4level"
+    page_offset: PageOffset | None = None
+    """Where the kernel begins, in 32bit paging; null: 0xC0000000."""
+    pcid: OnOff | None = None
+    """null: on if the processor has PCIDs and paging is 4level or 5level."""
+    pti: OnOff | None = None
+    """Kernel page-table isolation; null: on if the processor has Meltdown, and likewise."""
+    global_pages: OnOff | None = None
+    physical_bits: int | None = Field(None, ge=32, le=52)
+    """Width of a physical address; null: the processor's."""
     tlb: Tlb = Tlb()
+    walk_caches: Annotated[WalkCaches, BeforeValidator(_no_walk_caches)] = WalkCaches()
+    data_cache: DataCache = DataCache()
     cost: dict[Name, Annotated[int, Field(ge=0, le=MAX_INT)]] = {}
     """Cycles by the names of node/hw/cost.py."""
     clock_ghz: ClockMhz | None = None
+
+    def keys(self) -> dict[str, Any]:
+        """Return what was said of the translation hardware, as ``MachineSpec.with_hw`` takes it."""
+        return self.model_dump(exclude={"data_cache", "cost", "clock_ghz"}, exclude_unset=True)
+
+
+def _check_hardware(body: "Host | MachineBody") -> None:
+    """Raise ValueError for combinations that the models alone do not see."""
+    spec = MachineSpec(
+        memory_bytes=body.memory,
+        pageable_tables=body.vm.pageable_tables,
+        swap=None if body.swap is None else SwapSpec(body.swap.size),
+        guests=(GuestRam(body.memory),) if isinstance(body, Host) else (),
+    )
+    check_pageable_tables(spec.with_hw(**body.hw.keys()))
 
 
 class Workload(Strict):
     """A process that touches its memory in a pattern."""
 
-    workload: Literal["sequential", "uniform", "zipf"]
+    workload: Literal["sequential", "uniform", "zipf", "syscall"]
+    """syscall: page after page like sequential, and before each access a system call that does nothing."""
     memory: Annotated[Bytes, Field(ge=PAGE_SIZE, le=MAX_MEMORY_BYTES), AfterValidator(_in_pages)]
     operations: Count
     write_percent: int = Field(50, ge=0, le=100)
@@ -218,6 +377,20 @@ class Workload(Strict):
     """Time between two operations."""
 
 
+class Trace(Strict):
+    """A process that replays the memory accesses of a recorded program."""
+
+    trace: str = Field(min_length=1, max_length=4096)
+    """A name in scenarios/data/traces, or a path from the scenario's folder."""
+    window: Literal[0, 1, "both"] = 1
+    """0: the program's start; 1: its steady state; both: one after the other."""
+    loops: Annotated[Count, Field(le=MAX_INT)] = 1
+    """How often the window is replayed; 0: without end."""
+    cpu: int = Field(0, ge=0, lt=MAX_CPUS)
+    huge_pages: Literal["none", "2M"] = "none"
+    """2M: its memory is 2 MiB pages, mapped from the start."""
+
+
 class Program(Strict):
     """A process described by a workload program, a text file beside the scenario."""
 
@@ -225,15 +398,17 @@ class Program(Strict):
 
 
 def _process_kind(value: Any) -> str:
-    return (
-        "program"
-        if isinstance(value, Program) or (isinstance(value, dict) and "program" in value)
-        else "workload"
-    )
+    for kind, model in (("program", Program), ("trace", Trace)):
+        if isinstance(value, model) or (isinstance(value, dict) and kind in value):
+            return kind
+    return "workload"
 
 
 Process = Annotated[
-    Annotated[Workload, Tag("workload")] | Annotated[Program, Tag("program")], Discriminator(_process_kind)
+    Annotated[Workload, Tag("workload")]
+    | Annotated[Trace, Tag("trace")]
+    | Annotated[Program, Tag("program")],
+    Discriminator(_process_kind),
 ]
 
 
@@ -246,12 +421,19 @@ class MachineBody(Strict):
     ksm: Ksm = Ksm(run=0)
     swap: Swap | None = None
     hw: Hardware = Hardware()
+    era: Era | None = None
+    """Which kernel's mechanisms; null: the scenario's."""
     processes: _several(Process) = ()  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _hardware_exists(self) -> Self:
+        _check_hardware(self)
+        return self
 
     @model_validator(mode="after")
     def _processes_run_on_its_cpus(self) -> Self:
         for index, process in enumerate(self.processes):
-            if isinstance(process, Workload) and process.cpu >= self.cpus:
+            if isinstance(process, Workload | Trace) and process.cpu >= self.cpus:
                 raise ValueError(f"processes.{index}.cpu: {process.cpu}, but there are {self.cpus} CPUs")
         return self
 
@@ -308,7 +490,14 @@ class Host(Strict):
     ksm: Ksm = Ksm()
     swap: Swap | None = None
     hw: Hardware = Hardware()
+    era: Era | None = None
+    """Which kernel's mechanisms; null: the scenario's."""
     guests: Annotated[tuple[Guests, ...], Field(strict=False, min_length=1, max_length=MAX_ENTRIES)]
+
+    @model_validator(mode="after")
+    def _hardware_exists(self) -> Self:
+        _check_hardware(self)
+        return self
 
 
 class Scenario(Strict):
@@ -324,6 +513,8 @@ class Scenario(Strict):
     metrics_every: Annotated[Duration, Field(ge=MIN_EPOCH_NS, le=MAX_DURATION_NS)] = NS_PER_S
     machines_per_actor: int = Field(4, ge=1, le=MAX_COUNT)
     check_invariants: bool = False
+    era: Era = "6.1"
+    """Linux 6.1, or the older mechanisms that courses teach."""
     hosts: _several(Host) = ()  # type: ignore[valid-type]
     machines: _several(Machine) = ()  # type: ignore[valid-type]
 

@@ -15,13 +15,16 @@ from and what travels to an actor:
 
     every member  id, name, kind (host, guest, image, machine), seed, machine (its number, which with the seed
                   keys its random streams), epoch_ns, check_invariants
-    machine-like  memory_bytes, cpus, vm{}, ksm{}, swap{size_bytes, device} or None, hw{tlb{}, cost{},
-                  clock_mhz}; device is a preset's name or {latency_ns, bandwidth_bytes_per_s, queue_depth}
+    machine-like  memory_bytes, cpus, vm{}, ksm{}, swap{size_bytes, device} or None, era, hw{tlb{}, cost{},
+                  clock_mhz, data_cache{mode, sets, ways, line_bytes}, and what else the scenario says of it by
+                  the keys of node/hw/hardware.py:resolve_hw}; device is a preset's name or {latency_ns,
+                  bandwidth_bytes_per_s, queue_depth}
     host          guests: the specs of its guests, in order
     guest, image  host (its id), guest (its index there), start_offset_ns
     image         image (path), memory_bytes, variant (0: as recorded), presence, replay
     guest,        processes: {workload, memory_bytes, operations, write_percent, cpu, skew_thousandths,
-    machine       mergeable, think_ns} or {program: path, text}
+    machine       mergeable, think_ns}, {trace: path, windows, loops, cpu, huge_pages} or {program: path,
+                  text}; trace_bytes: real memory that its traces take
 """
 
 from dataclasses import dataclass
@@ -39,6 +42,7 @@ from cluster.config import (
     Scenario,
     Swap,
     SwapDevice,
+    Trace,
     Workload,
 )
 from cluster.errors import InputError, one_line
@@ -46,15 +50,18 @@ from cluster.scenario_file import read_text
 from shared.constants import PAGE_SIZE
 from shared.images import check_image
 from shared.streams import splitmix64
+from shared.traces import WINDOWS, load_trace
 
 Spec = dict[str, Any]
 
 DATA: Final = Path(__file__).resolve().parent.parent / "scenarios" / "data"
+TRACES: Final = DATA / "traces"
 MAX_MEMBERS: Final = 16384
 # DESIGN's budgets: what a member may cost in real memory.
 MEMBER_BYTES: Final = 100 << 20
 FRAME_BYTES: Final = 80
 MERGEABLE_PAGE_BYTES: Final = 64
+TRACE_RUN_BYTES: Final = 8
 _VARIANT_SHIFT: Final = 1  # a variant is a non-negative int64
 
 
@@ -115,7 +122,7 @@ def real_bytes_needed(plan: Plan) -> int:
     """Estimate the real memory that the fleet takes, from the budget of each kind of member."""
     total = 0
     for spec in plan.specs:
-        total += MEMBER_BYTES + spec["memory_bytes"] // PAGE_SIZE * FRAME_BYTES
+        total += MEMBER_BYTES + spec["memory_bytes"] // PAGE_SIZE * FRAME_BYTES + spec.get("trace_bytes", 0)
         for guest in spec.get("guests", ()):
             total += guest["memory_bytes"] // PAGE_SIZE * MERGEABLE_PAGE_BYTES
     return total
@@ -130,6 +137,7 @@ class _Planner:
         self.specs: list[Spec] = []
         self.cells: list[Cell] = []
         self._image_pages: dict[Path, int] = {}
+        self._trace_runs: dict[Path, list[int]] = {}  # of each window
         self._taken: set[str] = set()
 
     def add_host(self, host: Host, place: str) -> None:
@@ -148,7 +156,7 @@ class _Planner:
                 )
                 self.specs[guest["machine"]] = guest
                 guests.append(guest)
-        spec |= {"memory_bytes": host.memory, "cpus": host.cpus, **_kernel(host), "guests": guests}
+        spec |= {"memory_bytes": host.memory, "cpus": host.cpus, **self._kernel(host), "guests": guests}
         numbers = [guest["machine"] for guest in guests]
         self.cells.append(Cell(runners=self._packed(numbers), host=spec["machine"]))
 
@@ -195,13 +203,31 @@ class _Planner:
         return self._body(entry.machine, f"{place}.machine")
 
     def _body(self, body: MachineBody, place: str) -> Spec:
-        processes = [
-            self._program(process, f"{place}.processes.{index}.program")
-            if isinstance(process, Program)
-            else _workload(process)
-            for index, process in enumerate(body.processes)
-        ]
-        return {"memory_bytes": body.memory, "cpus": body.cpus, **_kernel(body), "processes": processes}
+        processes = []
+        for index, process in enumerate(body.processes):
+            at = f"{place}.processes.{index}"
+            if isinstance(process, Program):
+                processes.append(self._program(process, f"{at}.program"))
+            elif isinstance(process, Trace):
+                processes.append(self._trace(process, f"{at}.trace"))
+            else:
+                processes.append(_workload(process))
+        return {
+            "memory_bytes": body.memory,
+            "cpus": body.cpus,
+            **self._kernel(body),
+            "processes": processes,
+            "trace_bytes": self._trace_bytes(processes),
+        }
+
+    def _kernel(self, body: Host | MachineBody) -> Spec:
+        return {
+            "vm": body.vm.model_dump(),
+            "ksm": body.ksm.model_dump(),
+            "swap": _swap(body.swap),
+            "hw": _hardware(body.hw),
+            "era": body.era or self.scenario.era,
+        }
 
     def _program(self, process: Program, place: str) -> Spec:
         path = self.file.parent / process.program
@@ -209,6 +235,28 @@ class _Planner:
             return {"program": process.program, "text": read_text(path)}
         except InputError as error:
             raise InputError(f"{self.file}: {place}: {error}") from None
+
+    def _trace(self, process: Trace, place: str) -> Spec:
+        path = self._find(process.trace, TRACES, place)
+        if path not in self._trace_runs:
+            try:
+                self._trace_runs[path] = [len(window.page) for window in load_trace(path).windows]
+            except ValueError as error:
+                raise InputError(f"{self.file}: {place}: {one_line(error)}") from None
+        return {
+            "trace": str(path),
+            "windows": list(WINDOWS) if process.window == "both" else [process.window],
+            "loops": process.loops,
+            "cpu": process.cpu,
+            "huge_pages": process.huge_pages,
+        }
+
+    def _trace_bytes(self, processes: list[Spec]) -> int:
+        """Return what the runs of a machine's traces take; processes that replay the same share them."""
+        replayed = {(spec["trace"], *spec["windows"]) for spec in processes if "trace" in spec}
+        return TRACE_RUN_BYTES * sum(
+            self._trace_runs[Path(path)][window] for path, *windows in replayed for window in windows
+        )
 
     def _image(self, entry: ImageGuests, copy: int, place: str) -> Spec:
         path = self._find_image(entry.image, f"{place}.image")
@@ -224,12 +272,7 @@ class _Planner:
         }
 
     def _find_image(self, image: str, place: str) -> Path:
-        file_name = image if image.endswith(".npz") else f"{image}.npz"
-        tried = [self.file.resolve().parent / file_name, DATA / file_name]
-        path = next((candidate for candidate in tried if candidate.is_file()), None)
-        if path is None:
-            folders = " or ".join(str(candidate.parent) for candidate in tried)
-            raise InputError(f"{self.file}: {place}: {image!r}: no {tried[0].name} in {folders}")
+        path = self._find(image, DATA, place)
         if path not in self._image_pages:
             try:
                 self._image_pages[path] = check_image(path)
@@ -237,14 +280,15 @@ class _Planner:
                 raise InputError(f"{self.file}: {place}: {one_line(error)}") from None
         return path
 
-
-def _kernel(body: Host | MachineBody) -> Spec:
-    return {
-        "vm": body.vm.model_dump(),
-        "ksm": body.ksm.model_dump(),
-        "swap": _swap(body.swap),
-        "hw": _hardware(body.hw),
-    }
+    def _find(self, name: str, folder: Path, place: str) -> Path:
+        """Return the recording that a scenario calls ``name``: beside itself, or one of the project's."""
+        file_name = name if name.endswith(".npz") else f"{name}.npz"
+        tried = [self.file.resolve().parent / file_name, folder / file_name]
+        path = next((candidate for candidate in tried if candidate.is_file()), None)
+        if path is None:
+            folders = " or ".join(str(candidate.parent) for candidate in tried)
+            raise InputError(f"{self.file}: {place}: {name!r}: no {tried[0].name} in {folders}")
+        return path
 
 
 def _swap(swap: Swap | None) -> Spec | None:
@@ -264,8 +308,17 @@ def _device(device: str | SwapDevice) -> str | Spec:
 
 
 def _hardware(hw: Hardware) -> Spec:
-    tlb = {name: value for name, value in hw.tlb.model_dump().items() if value is not None}
-    return {"tlb": tlb, "cost": dict(hw.cost), "clock_mhz": hw.clock_ghz}
+    """Return what the scenario says of the hardware; what it does not say, node/hw/hardware.py knows."""
+    spec = {"tlb": {}, **hw.keys(), "cost": dict(hw.cost), "clock_mhz": hw.clock_ghz}
+    if "data_cache" in hw.model_fields_set:
+        cache = hw.data_cache
+        spec["data_cache"] = {
+            "mode": cache.mode,
+            "sets": cache.sets,
+            "ways": cache.ways,
+            "line_bytes": cache.line_bytes,
+        }
+    return spec
 
 
 def _workload(process: Workload) -> Spec:

@@ -29,6 +29,7 @@ _WRITTEN: Final[dict[str, Callable[[int], str]]] = {
     "bandwidth": format_bandwidth,
     "skew": _thousandths,
     "clock_ghz": _thousandths,
+    "page_offset": "{:#x}".format,
 }
 
 

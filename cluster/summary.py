@@ -34,6 +34,33 @@ _KSM: Final = (
 )
 _MEMORY: Final = ("managed_pages", "nr_free_pages", "nr_anon_pages", "nr_swap_used")
 _FAULTS: Final = ("pgfault", "pgmajfault", "pswpin", "pswpout", "oom_kill")
+_TRANSLATION: Final = (
+    "memory_access",
+    "tlb_l1_hit",
+    "tlb_l2_hit",
+    "tlb_walk",
+    "itlb_l1_hit",
+    "itlb_l2_hit",
+    "itlb_walk",
+    "walk_references",
+    "refill_trap",
+    "cr3_write",
+    "cr3_flush",
+    "kernel_entry",
+    "context_switch",
+    "syscall",
+    "nr_tlb_remote_flush",
+    "nr_tlb_remote_flush_received",
+    "nr_tlb_local_flush_all",
+    "nr_tlb_local_flush_one",
+)
+_DATA_CACHE: Final = (
+    "dcache_hit",
+    "dcache_miss",
+    "dcache_synonym",
+    "dcache_writeback",
+    "dcache_invalidation",
+)
 
 
 def summarize(plan: Plan, result: FleetResult) -> dict[str, Any]:
@@ -43,7 +70,8 @@ def summarize(plan: Plan, result: FleetResult) -> dict[str, Any]:
         if spec["kind"] == "host":
             hosts.append(_host(spec, counters, result))
         elif spec["kind"] == "machine":
-            machines.append({"name": spec["id"], **_pick(counters, _MEMORY + _FAULTS), **_time(counters)})
+            named = _MEMORY + _FAULTS + _TRANSLATION + _DATA_CACHE
+            machines.append({"name": spec["id"], **_pick(counters, named), **_time(counters)})
     return {"simulated_ns": result.end_ns, "hosts": hosts, "machines": machines}
 
 
@@ -134,6 +162,9 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
         tables.append((f"Guests of {host['name']}", _guest_rows(host["guests"])))
     if summary["machines"]:
         tables.append(("Machines", _machine_rows(summary["machines"])))
+        tables.append(("Address translation", _translation_rows(summary["machines"])))
+        if any(machine["dcache_hit"] + machine["dcache_miss"] for machine in summary["machines"]):
+            tables.append(("Data caches", _data_cache_rows(summary["machines"])))
     return tables
 
 
@@ -185,6 +216,44 @@ def _machine_rows(machines: list[dict[str, Any]]) -> Rows:
             ]
         )
     return rows
+
+
+def _translation_rows(machines: list[dict[str, Any]]) -> Rows:
+    rows = [
+        [
+            "machine",
+            "accesses",
+            "second level",
+            "walks",
+            "entries a walk",
+            "refill traps",
+            "into the kernel",
+            "CR3 writes",
+            "that flush",
+            "flush IPIs",
+            "CPU time",
+        ]
+    ]
+    counted = ("refill_trap", "kernel_entry", "cr3_write", "cr3_flush", "nr_tlb_remote_flush_received")
+    for machine in machines:
+        walks = machine["tlb_walk"] + machine["itlb_walk"]
+        rows.append(
+            [
+                machine["name"],
+                f"{machine['memory_access']:,}",
+                f"{machine['tlb_l2_hit'] + machine['itlb_l2_hit']:,}",
+                f"{walks:,}",
+                f"{machine['walk_references'] / walks:.2f}" if walks else "-",
+                *[f"{machine[key]:,}" for key in counted],
+                format_duration(machine["run_ns"]),
+            ]
+        )
+    return rows
+
+
+def _data_cache_rows(machines: list[dict[str, Any]]) -> Rows:
+    rows = [["machine", "hits", "misses", "of them synonyms", "write-backs", "lines invalidated"]]
+    return rows + [[machine["name"], *[f"{machine[key]:,}" for key in _DATA_CACHE]] for machine in machines]
 
 
 def format_pages(pages: int) -> str:

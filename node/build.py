@@ -1,20 +1,27 @@
 """Building a machine: from a spec to a State whose memory is laid out as after boot.
 
-    0       1 MiB        16 MiB                                                top of RAM
-    |firmware|   free      | kernel image | free ...                ...  free | descriptors |
-
-The frames that the kernel itself takes are reserved: below 1 MiB, its image and what it allocates while it
-boots, and 64 bytes of descriptors a frame. The rest goes to the buddy system in the largest blocks.
+What the frames hold is in node/kmap/physical_map.py. Those that the kernel itself takes are reserved; the rest
+goes to the buddy system in the largest blocks. The kernel's page tables are written into frames of its own, and
+every CPU starts in kernel mode on them.
 """
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
+from node.content import PATTERN_TABLE, generated, set_content
 from node.counters import Current, HwEvent, Knob, KsmRun, KsmStat, Request, VmEvent, VmStat
 from node.guest.host_guests import LATE_READS
 from node.hw.cost import Cost, cost_table_ps
+from node.hw.data_cache import check_data_cache_spec, nr_cache_lines, setup_data_cache
 from node.hw.disk import DISK_PRESETS, DiskPreset, setup_disk
+from node.hw.hardware import check_hardware
+from node.hw.paging import MODE_NAMES, PAGING_MODES
+from node.hw.power_on import load_registers, power_on, table_lengths
+from node.kmap.asid import NR_ASIDS
+from node.kmap.entry_pages import MAX_ENTRY_PAGES, setup_entry_pages
+from node.kmap.kernel_tables import KernelLayout, build_kernel_tables
+from node.kmap.memory_map import task_size
+from node.kmap.physical_map import FrameRange, zero_pfn
 from node.ksm.records import KsmChecksum, KsmCompare, KsmModel
 from node.kthread import ASLEEP, NR_KTHREADS
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free
@@ -26,19 +33,16 @@ from node.rbtree import Tree
 from node.reclaim.lru import NR_LRU_LISTS
 from node.reclaim.scan_control import NR_RECLAIMERS
 from node.sched import DEFAULT_QUANTUM_PS, DEFAULT_TIME_SLICE_PS
-from node.spec import MachineSpec, SwapSpec
+from node.spec import MachineSpec, SwapSpec, check_pageable_tables
 from node.state import State
 from node.swap.slots import nr_clusters, setup_swap_area
+from node.traces import trace_lengths
 from node.work import MAX_ZIPF_WORDS
-from shared.constants import CACHE_LINE_BYTES, ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
+from shared.constants import MIB, NIL, PAGE_SIZE
 from shared.jit import entry
 from shared.streams import Purpose, Stream
 from shared.wrap64 import to_signed
 
-FIRMWARE_PAGES: Final = MIB // PAGE_SIZE
-# What Linux 6.1.0-56-amd64 of Debian keeps of a 512 MiB machine for itself while it boots: of its 131072
-# frames 117104 are managed; 256 are below 1 MiB, 2048 hold descriptors, and this many are the rest.
-KERNEL_PAGES: Final = 11664
 MIN_MANAGED_PAGES: Final = 1024
 MAX_MMS: Final = 4096  # PCIDs have 12 bits
 MAX_VMAS: Final = 1 << 17
@@ -55,10 +59,14 @@ def build_state(spec: MachineSpec) -> State:
     Raises ValueError, in one line that names the value and its limit, if the spec cannot be built.
     """
     _check(spec)
+    layout = _kernel_layout(spec)
     state = State(**_lengths(spec))
     _set_knobs(state, spec)
+    power_on(state, spec.hw, spec.tlb, is_guest=spec.is_guest)
+    setup_data_cache(state, spec.data_cache)
     _setup_pools(state, spec)
-    _lay_out_memory(state, spec)
+    _lay_out_memory(state, layout.physical)
+    _map_kernel(state, spec, layout)
     _setup_watermarks(state, spec)
     _setup_lists(state)
     if spec.swap is not None:
@@ -91,24 +99,28 @@ def disk_preset(swap: SwapSpec) -> DiskPreset:
 def _check(spec: MachineSpec) -> None:
     if not 1 <= spec.cpus <= MAX_CPUS:
         raise ValueError(f"cpus: {spec.cpus} is outside 1..{MAX_CPUS}")
-    free = spec.nr_frames - FIRMWARE_PAGES - KERNEL_PAGES - _descriptor_pages(spec.nr_frames)
-    behind_kernel = DMA_END_PFN + KERNEL_PAGES + _descriptor_pages(spec.nr_frames)
-    if free < MIN_MANAGED_PAGES or spec.nr_frames <= behind_kernel:
-        need = (max(DMA_END_PFN, MIN_MANAGED_PAGES) + KERNEL_PAGES) * PAGE_SIZE // MIB + 2
+    check_hardware(spec.hw, spec.tlb, spec.memory_bytes)
+    check_data_cache_spec(spec.data_cache)
+    check_pageable_tables(spec)
+    free = sum(one.nr_frames for one in _kernel_layout(spec).physical if not one.reserved)
+    if free < MIN_MANAGED_PAGES:
         raise ValueError(
-            f"memory: {spec.memory_bytes // MIB}MiB is less than the {need}MiB that its kernel needs"
+            f"memory: {spec.memory_bytes // MIB}MiB leaves {free} frames beside the kernel's,"
+            f" fewer than the {MIN_MANAGED_PAGES} that a machine needs"
         )
-    for name, entries, ways in (
-        ("l1", spec.tlb.l1_entries, spec.tlb.l1_ways),
-        ("l2", spec.tlb.l2_entries, spec.tlb.l2_ways),
-    ):
-        sets = entries // max(ways, 1)
-        if sets * ways != entries or sets & (sets - 1):
-            raise ValueError(f"hw.tlb: {entries} {name} entries in {ways} ways is not a power of two of sets")
 
 
-def _descriptor_pages(nr_frames: int) -> int:
-    return -(-nr_frames * CACHE_LINE_BYTES // PAGE_SIZE)
+def _kernel_layout(spec: MachineSpec) -> KernelLayout:
+    return KernelLayout(
+        nr_frames=spec.nr_frames,
+        mode=MODE_NAMES[spec.hw.paging],
+        era=spec.hw.era,
+        cpus=spec.cpus,
+        pti=spec.hw.pti,
+        gigantic=spec.hw.features.pdpe1gb,
+        page_offset=spec.hw.page_offset,
+        nx=spec.hw.features.nx,
+    )
 
 
 def _capacities(spec: MachineSpec) -> dict[Pool, int]:
@@ -145,12 +157,15 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "pool": Pool.NR,
         "pool_link": sum(capacity.values()),
         "page": spec.nr_frames,
-        "pt_word": spec.nr_frames * ENTRIES_PER_TABLE,
+        "pt_word": spec.nr_frames << PAGING_MODES[MODE_NAMES[spec.hw.paging]].table_shift,
         "zone": NR_ZONES,
         "free_area": NR_ZONES * NR_ORDERS,
         "pcp": spec.cpus * NR_ZONES,
         "cpu": spec.cpus,
-        "tlb": spec.cpus * (spec.tlb.l1_entries + spec.tlb.l2_entries),
+        **table_lengths(spec.tlb, spec.hw.walk_caches, spec.cpus),
+        "tlb_context": spec.cpus * NR_ASIDS,
+        "entry_page": spec.cpus * MAX_ENTRY_PAGES,
+        "cache_line": spec.cpus * nr_cache_lines(spec.data_cache) or 1,
         "mm": capacity[Pool.MM],
         "vma": capacity[Pool.VMA],
         "anon_vma": capacity[Pool.ANON_VMA],
@@ -162,6 +177,9 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "swap_cluster": max(nr_clusters(slots), 1),
         "swap_cpu": spec.cpus,
         "swap_slot": max(slots, 1),
+        "slot_word": slots << PAGING_MODES[MODE_NAMES[spec.hw.paging]].table_shift
+        if spec.pageable_tables
+        else 0,
         "writeback": 1 if preset is None else preset.nr_requests,
         "disk": 1,
         "disk_queue": 1 if preset is None else preset.queue_depth,
@@ -173,6 +191,7 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "recorded": 2 * max(len(spec.recorded), 1),
         "work": max(len(spec.works), 1),
         "zipf": max(_zipf_words(spec), 1),
+        **trace_lengths(spec.works),
         "ept_view": guest_frames,
         "ept_mark": guest_frames,
         "ept_marked": guest_frames,
@@ -196,21 +215,15 @@ def _zipf_words(spec: MachineSpec) -> int:
 
 def _set_knobs(state: State, spec: MachineSpec) -> None:
     ksm = spec.ksm
-    tlb = spec.tlb
     values = {
         Knob.NR_FRAMES: spec.nr_frames,
         Knob.NR_CPUS: spec.cpus,
-        Knob.ZERO_PFN: DMA_END_PFN,
         Knob.WATERMARK_SCALE_FACTOR: spec.watermark_scale_factor,
         Knob.SWAPPINESS: spec.swappiness,
         Knob.PAGE_CLUSTER: spec.page_cluster,
+        Knob.PAGEABLE_TABLES: int(spec.pageable_tables),
         Knob.QUANTUM_PS: DEFAULT_QUANTUM_PS,
         Knob.TIME_SLICE_PS: DEFAULT_TIME_SLICE_PS,
-        Knob.TLB_L1_SETS: tlb.l1_entries // tlb.l1_ways,
-        Knob.TLB_L1_WAYS: tlb.l1_ways,
-        Knob.TLB_L2_SETS: tlb.l2_entries // tlb.l2_ways,
-        Knob.TLB_L2_WAYS: tlb.l2_ways,
-        Knob.TLB_ENTRIES: tlb.l1_entries + tlb.l2_entries,
         Knob.IS_GUEST: int(spec.is_guest),
         Knob.IS_HOST: int(bool(spec.guests)),
         Knob.KSM_RUN: KsmRun.STOP,
@@ -245,37 +258,51 @@ def _setup_pools(state: State, spec: MachineSpec) -> None:
         base += capacity
 
 
-def _reserved_ranges(nr_frames: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of frames that nobody can allocate, ascending."""
-    yield 0, FIRMWARE_PAGES
-    yield DMA_END_PFN, DMA_END_PFN + KERNEL_PAGES
-    yield nr_frames - _descriptor_pages(nr_frames), nr_frames
-
-
-def _lay_out_memory(state: State, spec: MachineSpec) -> None:
-    zone_ends = {ZoneId.DMA: DMA_END_PFN, ZoneId.DMA32: DMA32_END_PFN, ZoneId.NORMAL: spec.nr_frames}
+def _lay_out_memory(state: State, physical: tuple[FrameRange, ...]) -> None:
+    nr_frames = len(state.page)
+    zone_ends = {ZoneId.DMA: DMA_END_PFN, ZoneId.DMA32: DMA32_END_PFN, ZoneId.NORMAL: nr_frames}
     start = 0
     for zone_id, end in zone_ends.items():
         zone = state.zone[zone_id]
-        zone.start_pfn = min(start, spec.nr_frames)
-        zone.end_pfn = min(end, spec.nr_frames)
+        zone.start_pfn = min(start, nr_frames)
+        zone.end_pfn = min(end, nr_frames)
         start = end
     page_flags = state.page["page_flags"]
-    for first, behind in _reserved_ranges(spec.nr_frames):
-        page_flags[first:behind] = PageFlag.RESERVED
-    page_flags[DMA_END_PFN] = PageFlag.RESERVED | PageFlag.ZERO_PAGE
-    free_from = 0
-    for first, behind in _reserved_ranges(spec.nr_frames):
+    for one in physical:
+        if one.reserved:
+            page_flags[one.first : one.behind] = PageFlag.RESERVED
+            continue
+        first = one.first
         for border in (DMA_END_PFN, DMA32_END_PFN):
-            if free_from < border < first:
-                free_boot_range(state, free_from, border)
-                free_from = border
-        free_boot_range(state, free_from, first)
-        free_from = behind
+            if first < border < one.behind:
+                free_boot_range(state, first, border)
+                first = border
+        free_boot_range(state, first, one.behind)
+    state.knob[Knob.ZERO_PFN] = zero_pfn(physical)
+    page_flags[zero_pfn(physical)] |= PageFlag.ZERO_PAGE
     state.vm_event[VmEvent.PGFREE] = 0
     for index in range(NR_ZONES):
         zone = state.zone[index]
         zone.managed = zone.nr_free
+
+
+def _map_kernel(state: State, spec: MachineSpec, layout: KernelLayout) -> None:
+    """Write the kernel's own page tables, and let every CPU run on them."""
+    tables = build_kernel_tables(state, layout).tables
+    for pfn, words in tables.items():
+        if words.any():
+            write_table_content(state, pfn)
+    load_registers(state, spec.hw, int(state.knob[Knob.SWAPPER_PGD]))
+    state.knob[Knob.TASK_SIZE] = task_size(MODE_NAMES[spec.hw.paging], spec.hw.page_offset, spec.memory_bytes)
+    setup_entry_pages(state, layout)
+    state.cpu["next_asid"][:] = 1
+
+
+@entry
+def write_table_content(state: State, pfn: int) -> int:
+    """Give a page table of the kernel, which is not empty, a content of its own; return 0."""
+    set_content(state, pfn, generated(PATTERN_TABLE, state.knob[Knob.CONTENT_KEY], pfn))
+    return 0
 
 
 @entry

@@ -8,7 +8,8 @@ kept, by the rule that ``node.state`` gives it:
     all           every record
     MM, VMA ...   a pool's records, up to its high-water mark
     pool_links    every pool's links, up to its mark
-    page_tables   the 512 words of every frame that is a page table
+    page_tables   the words of every frame that is a page table
+    swapped_tables  the words of every swap slot that holds one
     rb            the tree nodes of used rmap_items and of used stable nodes
     marked        frames that were marked in this epoch; likewise violations, view_changes
     scratch       nothing: what a kernel leaves there, no later call reads
@@ -31,11 +32,10 @@ import numpy.typing as npt
 import xxhash
 import zstandard
 
-from node.counters import Current
+from node.counters import Current, Knob
 from node.phys.page import PageFlag
 from node.pool import Pool
 from node.state import State
-from shared.constants import ENTRIES_PER_TABLE
 
 MAGIC: Final = b"PFCK"
 VERSION: Final = 1
@@ -64,9 +64,13 @@ def used_parts(state: State, name: str) -> Iterator[Table]:
     elif rule in Pool.__members__:
         yield table[: state.pool[Pool[rule]].mark]
     elif rule == "page_tables":
-        tables = table.reshape(-1, ENTRIES_PER_TABLE)
+        tables = table.reshape(len(state.page), -1)
         for pfn in np.flatnonzero(state.page["page_flags"] & PageFlag.PAGE_TABLE):
             yield tables[pfn]
+    elif rule == "swapped_tables":
+        nr_words = 1 << int(state.knob[Knob.TABLE_SHIFT])
+        for slot in np.flatnonzero(state.swap_slot["is_table"]).tolist():
+            yield table[slot * nr_words : (slot + 1) * nr_words]
     elif rule == "pool_links":
         for which in range(Pool.NR):
             pool = state.pool[which]

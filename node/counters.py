@@ -18,6 +18,7 @@ class Panic(IntEnum):
     BUDDY = 11
     PROTOCOL = 12
     RMAP = 13
+    DATA_CACHE = 14
 
 
 class Current(IntEnum):
@@ -38,6 +39,8 @@ class Current(IntEnum):
     READS_ARE_LATE = (
         12  # on a host: 1 while a fault is served ahead of its time: its reads are noted, not issued
     )
+    LAST_CTX_ID = 13  # of address spaces: each has its own, never used again
+    PAGE_IS_SPECIAL = 14  # 1 after an access to a page with a protection key or a memory type of its own
     NR = 16
 
 
@@ -70,11 +73,11 @@ class Knob(IntEnum):
     SWAPPINESS = 5
     PAGE_CLUSTER = 6
     QUANTUM_PS = 7
-    TLB_L1_SETS = 8
-    TLB_L1_WAYS = 9
-    TLB_L2_SETS = 10
-    TLB_L2_WAYS = 11
-    TLB_ENTRIES = 12  # of both levels, of one CPU
+    PAGING_MODE = 8  # PagingMode
+    NR_LEVELS = 9  # of page tables
+    TABLE_SHIFT = 10  # entries of a table, as a power of two
+    LINEAR_BITS = 11  # width of a linear address
+    TLB_ENTRIES = 12  # of all arrays of one CPU, paging-structure caches included
     IS_GUEST = 13
     IS_HOST = 14
     KSM_RUN = 15
@@ -90,11 +93,38 @@ class Knob(IntEnum):
     KSM_COMPARE = 25  # KsmCompare
     NR_RECORDED = 26
     EPT_FAULT_ESTIMATE_PS = 27  # what a guest charges itself for the device at a swapped gfn
+    PHYSICAL_BITS = 28  # width of a physical address (M of Intel's manual)
+    TLB_REFILL = 29  # Refill
+    TLB_SETS = 30  # of all arrays of one CPU
     NR_WORKS = 31
     NR_GUESTS = 32
     TIME_SLICE_PS = 33
     CONTENT_KEY = 34  # of the contents that this machine generates for itself
-    NR = 40
+    PCID = 35  # 1: CR4.PCIDE is set and Linux keeps translations over switches
+    PTI = 36  # 1: kernel page-table isolation
+    ERA = 37  # Era
+    TASK_SIZE = 38  # end of user space
+    EPT_LEVELS = 39  # of the page table that the host keeps for a guest; 0: no guest
+    SWAPPER_PGD = 40  # frame of the master kernel page table's top level
+    KERNEL_PGD_INDEX = 41  # first entry of a top-level table that maps the kernel
+    ENTRY_PAGES = 42  # kernel pages that every entry into the kernel touches
+    NX_BIT = 43  # what an entry that forbids fetches has set: bit 63, or 0 where the mode has none
+    VMALLOC_START = 44  # first address of vmalloc, signed
+    VMALLOC_LAST = 45  # its last address
+    PAGE_OFFSET = 46  # where the direct map begins, signed
+    DCACHE_MODE = 48  # CacheMode
+    DCACHE_SETS = 49  # of one CPU's data cache
+    DCACHE_WAYS = 50
+    DCACHE_LINE_SHIFT = 51  # bytes of a line, as a power of two
+    PAGEABLE_TABLES = 52  # 1: second-level page tables are swapped too (32-bit paging)
+    NR = 64
+
+
+class Era(IntEnum):
+    """Values of Knob.ERA: which kernel's mechanisms are modelled where 6.1 replaced an older one."""
+
+    LINUX_6_1 = 0
+    LECTURE = 1
 
 
 class KsmRun(IntEnum):
@@ -135,6 +165,10 @@ class VmEvent(IntEnum):
     KSWAPD_HIGH_WMARK_HIT_QUICKLY = 24
     PGREFILL = 25
     KSWAPD_LOW_WMARK_HIT_QUICKLY = 26
+    NR_TLB_REMOTE_FLUSH = 27
+    NR_TLB_REMOTE_FLUSH_RECEIVED = 28
+    NR_TLB_LOCAL_FLUSH_ALL = 29
+    NR_TLB_LOCAL_FLUSH_ONE = 30
     NR = 32
 
 
@@ -169,15 +203,33 @@ class KsmStat(IntEnum):
 
 
 class HwEvent(IntEnum):
-    """Counters of the translation hardware."""
+    """Counters of the translation hardware.
+
+    An access is one first-level hit, second-level hit or walk: TLB_... if of data, ITLB_... if of instructions.
+    """
 
     TLB_L1_HIT = 0
     TLB_L2_HIT = 1
     TLB_WALK = 2
-    WALK_REFERENCES = 3
-    TLB_FLUSH_ONE = 4
-    TLB_FLUSH_ALL = 5
-    TLB_REMOTE_FLUSH = 6
+    WALK_REFERENCES = 3  # entries that walks read
+    ITLB_L1_HIT = 4
+    ITLB_L2_HIT = 5
+    ITLB_WALK = 6
     EPT_VIOLATION = 7
     MEMORY_ACCESS = 8
-    NR = 16
+    WALK_CACHE_HIT = 9  # walks that a paging-structure cache shortened
+    EPT_REFERENCES = 10  # entries of the host's table that a guest's walks read
+    REFILL_TRAP = 11  # misses that software had to serve
+    CR3_WRITE = 12
+    CR3_FLUSH = 13  # of them, those that dropped translations
+    KERNEL_ENTRY = 14  # system calls, faults and interrupts
+    SYSCALL = 15
+    CONTEXT_SWITCH = 16
+    TABLE_SWAPOUT = 17  # page tables written to swap
+    TABLE_SWAPIN = 18  # page tables that came back, from the device or the swap cache
+    DCACHE_HIT = 24
+    DCACHE_MISS = 25
+    DCACHE_SYNONYM = 26  # of the misses, those whose line the cache held under another virtual address
+    DCACHE_WRITEBACK = 27  # modified lines written to memory
+    DCACHE_INVALIDATION = 28  # lines dropped because another CPU wrote
+    NR = 32

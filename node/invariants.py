@@ -12,6 +12,7 @@ have more to hold at a border: node/guest/invariants.py.
 """
 
 from node.findings import check_pools
+from node.hw.data_cache_check import check_data_cache
 from node.hw.tlb_check import forbidden_entries
 from node.ksm.ksm_check import check_ksm, held_anon_vmas
 from node.phys.frames_check import check_frames
@@ -37,7 +38,11 @@ def violations(state: State) -> list[str]:
     if wrong:
         return wrong
     return (
-        check_lru(state) + check_swap(state, mappings) + check_ksm(state, mappings) + forbidden_entries(state)
+        check_lru(state)
+        + check_swap(state, mappings)
+        + check_ksm(state, mappings)
+        + forbidden_entries(state)
+        + check_data_cache(state)
     )
 
 

@@ -47,6 +47,12 @@ def swap_in(state: "State", mm: int, vaddr: int, pte: int) -> int:
 
 
 @declare("node.swap.swap_cache")
+def swap_in_slot(state: "State", slot: int) -> int:
+    """Do what ``swap_in`` does for a slot that holds no page of an area: a page table."""
+    raise NotImplementedError
+
+
+@declare("node.swap.swap_cache")
 def try_to_free_swap(state: "State", pfn: int) -> int:
     """Drop the frame's slot in the swap cache if no page table refers to the slot; return 1 if it did."""
     raise NotImplementedError
@@ -154,9 +160,85 @@ def run_kthreads(state: "State", until_ps: int) -> int:
     raise NotImplementedError
 
 
+@declare("node.hw.second_level")
+def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
+    """Translate a user program's access that the first-level TLB does not let through; return the frame, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.hw.second_level")
+def access_as(state: "State", vaddr: int, kind: int) -> int:
+    """Translate one access of the current CPU at its privilege level; return the 4 KiB frame, or NIL for a fault."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.entry")
+def run_in_user_mode(state: "State", mm: int) -> int:
+    """Let a process run on the current CPU: switch to its address space if another's is loaded; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.entry")
+def system_call(state: "State", nr_calls: int) -> int:
+    """Make ``nr_calls`` system calls that do nothing on the current CPU; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.entry")
+def go_idle(state: "State", cpu: int) -> int:
+    """Let a CPU without work run the idle thread; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.tlb_flush")
+def flush_tlb_range(state: "State", mm: int, start: int, end: int, freed_tables: int) -> int:
+    """Flush [start, end) of an address space after its entries lost rights; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.tlb_flush")
+def retire_mm(state: "State", mm: int) -> int:
+    """Take an address space that ends, and whose tables are about to go, off every CPU; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.vm.user_fault")
+def access_through_cache(state: "State", vaddr: int, kind: int) -> int:
+    """Translate and make one access of a user program where there is a data cache; return the frame, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.vm.user_fault")
+def fault_in(state: "State", mm: int, vaddr: int, kind: int) -> int:
+    """Go on with a user program's access that has just faulted; return the frame, or NIL for a signal."""
+    raise NotImplementedError
+
+
 @declare("node.vm.fault")
 def handle_mm_fault(state: "State", mm: int, vaddr: int, write: int) -> int:
     """Serve a page fault of the current task; return a VmFault."""
+    raise NotImplementedError
+
+
+@declare("node.vm.table_swap")
+def swap_out_table(state: "State", mm: int, vaddr: int) -> int:
+    """Swap out the second-level table for ``vaddr``, which is in memory, if it maps nothing; return 1 if it goes."""
+    raise NotImplementedError
+
+
+@declare("node.vm.table_swap")
+def swap_in_table(state: "State", mm: int, vaddr: int) -> int:
+    """Bring the second-level table for ``vaddr`` back into memory if it is swapped out.
+
+    Returns 1 if it came, 0 if it need not, NIL if there is no memory. With 1, Request.R0 says whether it was read
+    from the device; the wait is added to the current clock and stall.
+    """
+    raise NotImplementedError
+
+
+@declare("node.vm.table_swap")
+def zap_swapped_table(state: "State", mm: int, start: int, end: int) -> int:
+    """Empty every entry for [start, end), within one table, if that is swapped out; return how many pages it was."""
     raise NotImplementedError
 
 

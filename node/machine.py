@@ -97,6 +97,16 @@ class Machine:
             raise InvariantError(f"{found[0]} ({len(found)} contradictions)")
         return b""
 
+    def explain_translation(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one access and return what it met step by step: all that docs/explain.md lists.
+
+        ``question`` has the fields of ``node.explain.translate.Question``. Raises ValueError, in one line, for a
+        question about something that the machine lacks.
+        """
+        from node.explain.translate import Question, explain_translation
+
+        return explain_translation(self, Question(**question))
+
     # --- keeping ------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
@@ -135,4 +145,18 @@ def build_member(spec: Mapping[str, Any]) -> Member:
     return GUEST_KINDS[kind](spec)
 
 
-__all__ = ["Machine", "MachineSpec", "build_member"]
+def build_machine(spec: Mapping[str, Any]) -> Machine:
+    """Build the machine of a member's spec alone, to look at it: a guest without its host, a host with idle guests.
+
+    Raises ValueError, in one line, for a spec that cannot be built, or a member that has no machine.
+    """
+    if spec["kind"] == "image":
+        raise ValueError(f"{spec['id']}: an image guest replays memory, it has no page tables")
+    if spec["kind"] == "host":
+        from node.guest.host import HostMachine
+
+        return HostMachine(spec).machine
+    return Machine(spec)
+
+
+__all__ = ["Machine", "MachineSpec", "build_machine", "build_member"]

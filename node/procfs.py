@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Knob, KsmStat, VmEvent, VmStat
-from node.hw.page_table import NR_LEVELS
 from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag
 from node.phys.zone import NR_ZONES
 from node.pool import Pool
-from shared.constants import ENTRIES_PER_TABLE, PAGE_KIB, PAGE_SHIFT, TABLE_SHIFT
+from node.vm.mappings import mappings_of
+from shared.constants import ENTRIES_PER_TABLE, PAGE_KIB, PAGE_SHIFT
 
 if TYPE_CHECKING:
     from typing import Any
@@ -93,17 +93,8 @@ def sharing_zero(state: "State") -> int:
 
 def leaf_entries(state: "State", mm_index: int) -> "tuple[Words, Words]":
     """Return the virtual page numbers and the entries, present or swapped, of an address space, ascending."""
-    words = np.asarray(state.pt_word)
-    tables = np.array([state.mm[mm_index].pgd_pfn], np.int64)
-    first_vpn = np.zeros(1, np.int64)
-    for _ in range(NR_LEVELS - 1):
-        entries = words[(tables[:, None] << TABLE_SHIFT) + np.arange(ENTRIES_PER_TABLE)]
-        row, column = np.nonzero(entries & Pte.PRESENT)
-        tables = (entries[row, column] >> PAGE_SHIFT) & PFN_MASK
-        first_vpn = (first_vpn[row] << TABLE_SHIFT) + column
-    entries = words[(tables[:, None] << TABLE_SHIFT) + np.arange(ENTRIES_PER_TABLE)]
-    row, column = np.nonzero(entries)
-    return (first_vpn[row] << TABLE_SHIFT) + column, entries[row, column]
+    mappings = mappings_of(state, np.array([mm_index], np.int64))
+    return mappings.vpn, mappings.pte
 
 
 def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[str, int]:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob
 from node.hw.cost import Cost
-from node.hw.mmu import load_mm
-from node.joints import run_kthreads
+from node.joints import go_idle, run_in_user_mode, run_kthreads
 from node.kthread import Kthread
 from node.work import is_runnable, run_work
 from shared.constants import NIL, PS_PER_MS, PS_PER_US
@@ -91,6 +90,7 @@ def _run_cpu(state: "State", cpu_index: int, limit_ps: int) -> None:
         return
     index = _pick(state, cpu_index)
     if index == NIL:
+        go_idle(state, cpu_index)
         cpu.clock_ps = end_ps
         return
     mm_index = state.work[index].mm
@@ -98,7 +98,7 @@ def _run_cpu(state: "State", cpu_index: int, limit_ps: int) -> None:
     state.current[Current.MM] = mm_index
     state.current[Current.CLOCK_PS] = cpu.clock_ps
     state.current[Current.STALL_PS] = 0
-    load_mm(state, mm_index)
+    run_in_user_mode(state, mm_index)
     run_work(state, index, min(limit_ps, cpu.slice_end_ps))
     cpu.clock_ps = state.current[Current.CLOCK_PS]
     cpu.stall_ps += state.current[Current.STALL_PS]

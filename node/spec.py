@@ -1,15 +1,19 @@
 """What a machine is built from: plain numbers, checked; nothing here knows YAML or a kernel's records."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final
 
 from node.hw.cost import REFERENCE_GHZ
-from node.hw.tlb import SKYLAKE_L1_SETS, SKYLAKE_L1_WAYS, SKYLAKE_L2_SETS, SKYLAKE_L2_WAYS
-from shared.constants import PAGE_SIZE
+from node.hw.hardware import DEFAULT_TLB, HW_KEYS, HwSpec, check_hardware, resolve_hw
+from node.hw.processors import DATA_CACHE_SETS, DATA_CACHE_WAYS, TlbArraySpec, TlbSpec
+from shared.constants import CACHE_LINE_BYTES, PAGE_SIZE
+from shared.units import format_size
 
 MHZ_PER_GHZ: Final = 1000
+# 23 bits of a 32-bit swap entry are the slot's number (Linux arch/x86/include/asm/pgtable-2level.h).
+MAX_SWAP_32BIT: Final = PAGE_SIZE << 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,18 @@ class SwapSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class TlbSpec:
-    """Entries and ways of both levels."""
+class DataCacheSpec:
+    """The data cache of each CPU (node/hw/data_cache.py): off, serial, overlapped, extra_stage or virtual."""
 
-    l1_entries: int = SKYLAKE_L1_SETS * SKYLAKE_L1_WAYS
-    l1_ways: int = SKYLAKE_L1_WAYS
-    l2_entries: int = SKYLAKE_L2_SETS * SKYLAKE_L2_WAYS
-    l2_ways: int = SKYLAKE_L2_WAYS
+    mode: str = "off"
+    sets: int = DATA_CACHE_SETS
+    ways: int = DATA_CACHE_WAYS
+    line_bytes: int = CACHE_LINE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class WorkSpec:
-    """A process: a workload of node/work.py, or a program's text."""
+    """A process: a workload of node/work.py, a recorded trace (node/traces.py), or a program's text."""
 
     workload: str = ""
     memory_bytes: int = 0
@@ -59,6 +63,10 @@ class WorkSpec:
     skew_thousandths: int = 1000
     mergeable: bool = False
     think_ns: int = 0
+    trace: str = ""  # path of its file
+    windows: tuple[int, ...] = (1,)  # of the trace, in the order in which they are replayed
+    loops: int = 1  # over those windows; 0: without end
+    huge_pages: str = "none"  # "2M": the trace's pages are parts of 2 MiB pages
     program: str = ""
     text: str = ""
 
@@ -83,9 +91,12 @@ class MachineSpec:
     watermark_scale_factor: int = 10
     swappiness: int = 60
     page_cluster: int = 3
+    pageable_tables: bool = False  # second-level page tables are swapped too (node/vm/table_swap.py)
     ksm: KsmSpec = field(default_factory=KsmSpec)
     swap: SwapSpec | None = None
-    tlb: TlbSpec = field(default_factory=TlbSpec)
+    hw: HwSpec = field(default_factory=HwSpec)  # and tlb: with_hw() makes both of a scenario's keys
+    tlb: TlbSpec = DEFAULT_TLB
+    data_cache: DataCacheSpec = field(default_factory=DataCacheSpec)
     cost: Mapping[str, int] = field(default_factory=dict)
     clock_ghz: Fraction = REFERENCE_GHZ
     works: tuple[WorkSpec, ...] = ()
@@ -98,12 +109,26 @@ class MachineSpec:
         """Frames of RAM."""
         return self.memory_bytes // PAGE_SIZE
 
+    def with_hw(self, **keys: Any) -> "MachineSpec":
+        """Return this machine with the hardware that ``keys`` describe: ``spec.with_hw(processor="zen4")``.
+
+        The keys are those of ``resolve_hw`` (node/hw/hardware.py); what they do not say is as the processor has
+        it, whatever the machine had before. Raises ValueError, in one line, for hardware that does not exist.
+        """
+        hw, tlb = resolve_hw(keys)
+        changed = replace(self, hw=hw, tlb=tlb)
+        check_hw(changed)
+        return changed
+
     @staticmethod
     def from_dict(spec: Mapping[str, Any]) -> "MachineSpec":
-        """Read a member's spec, as ``cluster/plan.py`` writes it."""
+        """Read a member's spec, as ``cluster/plan.py`` writes it.
+
+        Raises ValueError, in one line, for hardware that does not exist.
+        """
         vm = spec.get("vm", {})
         hw = spec.get("hw", {})
-        tlb = {key: value for key, value in hw.get("tlb", {}).items() if value is not None}
+        keys = {key: hw[key] for key in HW_KEYS if key in hw} | {"era": spec.get("era")}
         clock_mhz = hw.get("clock_mhz")
         swap = spec.get("swap")
         return MachineSpec(
@@ -114,7 +139,7 @@ class MachineSpec:
             **vm,
             ksm=KsmSpec(**spec.get("ksm", {})),
             swap=None if swap is None else SwapSpec(**swap),
-            tlb=TlbSpec(**tlb),
+            data_cache=DataCacheSpec(**hw.get("data_cache", {})),
             cost=hw.get("cost", {}),
             clock_ghz=REFERENCE_GHZ if clock_mhz is None else Fraction(clock_mhz, MHZ_PER_GHZ),
             works=tuple(WorkSpec(**process) for process in spec.get("processes", ())),
@@ -123,4 +148,43 @@ class MachineSpec:
                 GuestRam(guest["memory_bytes"], guest.get("cpus", 1)) for guest in spec.get("guests", ())
             ),
             recorded=spec.get("recorded", {}),
+        ).with_hw(**keys)
+
+
+def check_pageable_tables(spec: MachineSpec) -> None:
+    """Raise ValueError, in one line, if the machine is to swap page tables and cannot."""
+    if not spec.pageable_tables:
+        return
+    if spec.hw.paging != "32bit":
+        raise ValueError(f"vm.pageable_tables: true needs hw.paging 32bit, not {spec.hw.paging}")
+    if spec.swap is None:
+        raise ValueError("vm.pageable_tables: true needs swap, and there is none")
+    if spec.swap.size_bytes > MAX_SWAP_32BIT:
+        raise ValueError(
+            f"vm.pageable_tables: true reaches {format_size(MAX_SWAP_32BIT)} of swap,"
+            f" not {format_size(spec.swap.size_bytes)}"
         )
+    if spec.guests:
+        raise ValueError(
+            "vm.pageable_tables: true is not for hosts, which keep the tables of their guests' memory"
+        )
+
+
+def check_hw(spec: MachineSpec) -> None:
+    """Raise ValueError, in one line, if the machine's hardware cannot be built or cannot hold its memory."""
+    check_hardware(spec.hw, spec.tlb, spec.memory_bytes)
+
+
+__all__ = [
+    "DataCacheSpec",
+    "GuestRam",
+    "HwSpec",
+    "KsmSpec",
+    "MachineSpec",
+    "SwapSpec",
+    "TlbArraySpec",
+    "TlbSpec",
+    "WorkSpec",
+    "check_hw",
+    "check_pageable_tables",
+]

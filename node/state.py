@@ -9,10 +9,14 @@ but through its layout, which every compiled unit is keyed by.
 import numpy as np
 
 from node.guest.host_guests import GUEST, VCPU
+from node.hw.cache_lines import CACHE_LINE
 from node.hw.cpu import CPU
 from node.hw.disk import DISK
 from node.hw.ept_view import VIOLATION
-from node.hw.tlb import TLB_ENTRY
+from node.hw.paging import PAGING_LEVEL
+from node.hw.tlb import TLB_ARRAY, TLB_ENTRY
+from node.kmap.asid import TLB_CONTEXT
+from node.kmap.entry_pages import ENTRY_PAGE
 from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
 from node.kthread import KTHREAD
 from node.phys.buddy import FREE_AREA
@@ -25,6 +29,7 @@ from node.reclaim.lru import LRU
 from node.reclaim.scan_control import SCAN_CONTROL
 from node.swap.slots import SWAP_AREA, SWAP_CLUSTER, SWAP_CPU, SWAP_SLOT
 from node.swap.writeback import WRITEBACK
+from node.trace import TRACE_RUN
 from node.vm.mm import MM
 from node.vm.rmap import ANON_VMA, ANON_VMA_CHAIN
 from node.vm.vma import VMA
@@ -56,7 +61,13 @@ class State(KernelState):
     free_area: Records = table(FREE_AREA)  # [zone * 11 + order]
     pcp: Records = table(PCP)  # [cpu * NR_ZONES + zone]
     cpu: Records = table(CPU)  # [cpu]
-    tlb: Records = table(TLB_ENTRY)  # [cpu * entries of both levels]: first level, then second
+    paging_level: Records = table(PAGING_LEVEL)  # [MAX_LEVELS] of the machine's paging mode, from the top
+    tlb_array: Records = table(TLB_ARRAY)  # [TlbArray]
+    tlb: Records = table(TLB_ENTRY)  # [cpu * entries of all arrays]
+    tlb_tree: Counters = table(np.int64)  # [cpu * sets of all arrays] bits of the sets' PLRU trees
+    tlb_context: Records = table(TLB_CONTEXT)  # [cpu * NR_ASIDS]
+    entry_page: Records = table(ENTRY_PAGE)  # [cpu * Knob.ENTRY_PAGES]
+    cache_line: Records = table(CACHE_LINE)  # [cpu * sets * ways] of the data caches; [1] if there are none
     mm: Records = table(MM, used="MM")
     vma: Records = table(VMA, used="VMA")
     anon_vma: Records = table(ANON_VMA, used="ANON_VMA")
@@ -68,6 +79,9 @@ class State(KernelState):
     swap_cluster: Records = table(SWAP_CLUSTER)  # [slots / 256]
     swap_cpu: Records = table(SWAP_CPU)  # [cpu]
     swap_slot: Records = table(SWAP_SLOT)  # [slots]
+    slot_word: Counters = table(
+        np.int64, used="swapped_tables"
+    )  # [slots * 1024] entries of swapped-out page tables, at their slots; empty where tables are not swapped
     writeback: Records = table(WRITEBACK)  # [nr_requests of the device] ring of the writes under way
     disk: Records = table(DISK)  # [1]
     disk_queue: Counters = table(np.int64)  # [queue depth] time at which each place of the device is free, ps
@@ -81,6 +95,8 @@ class State(KernelState):
     )  # [2 * contents] recorded ids in ascending order, then jhash2 of each
     work: Records = table(WORK)  # [process of a workload]
     zipf: Counters = table(np.int64)  # cumulative weights of all Zipf workloads, each at its base
+    trace_run: Records = table(TRACE_RUN)  # runs of all recorded traces, each at its works' first_run
+    trace_page: Counters = table(np.int64)  # page numbers of all traces, each at its works' first_page
     ept_view: Counters = table(np.int8)  # [nr_frames] of a guest: View of each gfn; empty on other machines
     ept_mark: Counters = table(np.int8)  # [nr_frames] of a guest: GfnMark bits of this epoch
     ept_marked: Counters = table(

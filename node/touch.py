@@ -20,7 +20,8 @@ from node.content import (
     write_first_byte,
 )
 from node.counters import Current, Request
-from node.hw.mmu import load_mm, touch
+from node.joints import run_in_user_mode
+from node.vm.access import touch
 from node.vm.fault_kinds import Access
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import entry, kernel
@@ -48,7 +49,7 @@ class Fill(IntEnum):
 def become(state: "State", mm_index: int) -> None:
     """Let the current CPU run the task whose address space this is."""
     state.current[Current.MM] = mm_index
-    load_mm(state, mm_index)
+    run_in_user_mode(state, mm_index)
 
 
 @entry

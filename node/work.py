@@ -3,6 +3,8 @@
     sequential   0 1 2 3 ... and again from 0
     uniform      every page as likely
     zipf         the page of rank r with weight r**-exponent
+    syscall      as sequential, with a system call that does nothing before each access
+    trace        what a real program did (node/trace.py)
 
 Operation n of a workload is a function of its seed and n: one splitmix64 word says which page, whether it is
 written, and what. So a workload's whole state is its counter. What is written depends on seed and n too, so
@@ -30,9 +32,10 @@ import numpy as np
 
 from node.content import write_word
 from node.counters import Current, Knob
-from node.hw.mmu import touch
-from node.joints import exit_mmap
+from node.joints import exit_mmap, system_call
 from node.kthread import Kthread
+from node.trace import replay_run
+from node.vm.access import touch
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import kernel
 from shared.rng import below, mix64, splitmix64_word
@@ -45,12 +48,16 @@ if TYPE_CHECKING:
 WORK = np.dtype(
     [
         ("seed", np.int64),  # of its stream of random numbers
-        ("counter", np.int64),  # operations done
+        ("counter", np.int64),  # operations done; of a trace its accesses
         ("operations", np.int64),  # to do; 0: without end
         ("vaddr", np.int64),  # of its memory
         ("nr_pages", np.int64),
         ("zipf_base", np.int64),
         ("think_ps", np.int64),  # CPU time of its own after each operation
+        ("first_run", np.int32),  # of its trace in state.trace_run
+        ("nr_runs", np.int32),
+        ("run", np.int32),  # the next, from 0
+        ("first_page", np.int32),  # of its trace in state.trace_page
         ("write_percent", np.int32),
         ("kind", np.int32),
         ("mm", np.int32),
@@ -67,7 +74,9 @@ class WorkKind(IntEnum):
     SEQUENTIAL = 1
     UNIFORM = 2
     ZIPF = 3
-    ENDED = 4  # the kernel ended the process: an access that it could not serve
+    TRACE = 4  # recorded: node/trace.py
+    SYSCALL = 5
+    ENDED = 6  # the kernel ended the process: an access that it could not serve
 
 
 PERCENT: Final = 100
@@ -168,29 +177,40 @@ def zipf_page(state: "State", base: int, nr_pages: int, draw: int) -> int:
 @kernel
 def _page_of(state: "State", index: int, draw: int) -> int:
     work = state.work[index]
-    if work.kind == WorkKind.SEQUENTIAL:
-        return work.counter % work.nr_pages
     if work.kind == WorkKind.UNIFORM:
         return below(draw, work.nr_pages)
-    return zipf_page(state, work.zipf_base, work.nr_pages, draw)
+    if work.kind == WorkKind.ZIPF:
+        return zipf_page(state, work.zipf_base, work.nr_pages, draw)
+    return work.counter % work.nr_pages
+
+
+@kernel
+def _touch_one(state: "State", index: int) -> int:
+    """Read or write the workload's next page; return its frame, or NIL: a signal, and nothing is done."""
+    work = state.work[index]
+    draw = splitmix64_word(work.seed, work.counter)
+    write = 1 if ((draw & WRITE_MASK) * PERCENT) >> WRITE_BITS < work.write_percent else 0
+    pfn = touch(state, work.mm, work.vaddr + (_page_of(state, index, draw) << PAGE_SHIFT), write)
+    if pfn == NIL:
+        return NIL
+    if write:
+        write_word(state, pfn, (draw >> WRITE_BITS) & WORD_MASK)
+    work.counter += 1
+    state.current[Current.CLOCK_PS] += work.think_ps
+    return pfn
 
 
 @kernel
 def _operate(state: "State", index: int) -> None:
     """Do the workload's next operation, or end its process if the kernel cannot serve it."""
     work = state.work[index]
-    draw = splitmix64_word(work.seed, work.counter)
-    write = 1 if ((draw & WRITE_MASK) * PERCENT) >> WRITE_BITS < work.write_percent else 0
-    pfn = touch(state, work.mm, work.vaddr + (_page_of(state, index, draw) << PAGE_SHIFT), write)
+    if work.kind == WorkKind.SYSCALL:
+        system_call(state, 1)
+    pfn = replay_run(state, index) if work.kind == WorkKind.TRACE else _touch_one(state, index)
     if pfn == NIL:
         work.kind = WorkKind.ENDED
         if state.mm[work.mm].alive:
             exit_mmap(state, work.mm)
-        return
-    if write:
-        write_word(state, pfn, (draw >> WRITE_BITS) & WORD_MASK)
-    work.counter += 1
-    state.current[Current.CLOCK_PS] += work.think_ps
 
 
 # --- many ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from node.counters import Current
 from node.program import Program
 from node.program_text import ProgramError
 from node.spec import MachineSpec, WorkSpec
+from node.traces import fill_traces, start_trace, trace_places
 from node.vm.mmap import madvise_mergeable, mmap, new_mm
 from node.vm.vma import VmFlag
 from node.work import WorkKind, zipf_table
@@ -16,7 +17,12 @@ from shared.wrap64 import to_signed
 if TYPE_CHECKING:
     from node.state import State
 
-KINDS: Final = {"sequential": WorkKind.SEQUENTIAL, "uniform": WorkKind.UNIFORM, "zipf": WorkKind.ZIPF}
+KINDS: Final = {
+    "sequential": WorkKind.SEQUENTIAL,
+    "uniform": WorkKind.UNIFORM,
+    "zipf": WorkKind.ZIPF,
+    "syscall": WorkKind.SYSCALL,
+}
 THOUSANDTHS: Final = 1000
 
 
@@ -25,8 +31,10 @@ def start_works(state: "State", spec: MachineSpec) -> None:
 
     Raises ValueError if the machine has no room for their mappings.
     """
+    traces = trace_places(spec.works)
+    fill_traces(state, traces)
     zipf_base = 0
-    for index, work in enumerate(spec.works):
+    for index, (work, trace) in enumerate(zip(spec.works, traces, strict=True)):
         if work.program:
             _run_program(state, work)
             continue
@@ -34,19 +42,21 @@ def start_works(state: "State", spec: MachineSpec) -> None:
         mm_index = new_mm(state)
         if mm_index == NIL:
             raise ValueError(f"processes.{index}: the machine has no memory for one more process")
-        vma_index = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
-        if vma_index == NIL:
-            raise ValueError(
-                f"processes.{index}.memory: {work.memory_bytes} bytes do not fit an address space"
-            )
-        start = state.vma[vma_index].start
-        if work.mergeable:
-            madvise_mergeable(state, mm_index, start, start + work.memory_bytes)
         seed = splitmix64(splitmix64(*stream_key(spec.seed, spec.machine, Purpose.WORKLOAD)), index)
         _set_work(state, index, work, mm_index)
         record = state.work[index]
-        record.vaddr = start
         record.seed = to_signed(seed)
+        if trace is not None:
+            start_trace(state, index, work, trace)
+            continue
+        vma_index = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
+        if vma_index == NIL:
+            where = "an address space" if spec.hw.paging != "none" else "a free block of physical memory"
+            raise ValueError(f"processes.{index}.memory: {work.memory_bytes} bytes do not fit {where}")
+        start = state.vma[vma_index].start
+        if work.mergeable:
+            madvise_mergeable(state, mm_index, start, start + work.memory_bytes)
+        record.vaddr = start
         if work.workload == "zipf":
             table = zipf_table(record.nr_pages, str(work.skew_thousandths / THOUSANDTHS), seed)
             state.zipf[zipf_base : zipf_base + len(table)] = table
@@ -65,7 +75,7 @@ def _run_program(state: "State", work: WorkSpec) -> None:
 
 def _set_work(state: "State", index: int, work: WorkSpec, mm_index: int) -> None:
     record = state.work[index]
-    record.kind = KINDS[work.workload]
+    record.kind = WorkKind.TRACE if work.trace else KINDS[work.workload]
     record.mm = mm_index
     record.cpu = work.cpu
     record.nr_pages = work.memory_bytes // PAGE_SIZE

@@ -1,6 +1,6 @@
 /* The twin of node/phys and node/reclaim/lru.py: buddy system, per-CPU lists, watermarks, LRU lists. */
 #pragma once
-#include "layout.h"
+#include "base.h"
 
 static int64_t zone_of(int64_t pfn)
 {
@@ -131,8 +131,7 @@ static int64_t pcp_alloc(State *s, int64_t zone)
 
 static void free_from_tail(State *s, struct pcp *lists, int64_t nr_pages)
 {
-    if (nr_pages > lists->count)
-        nr_pages = lists->count;
+    nr_pages = min64(nr_pages, lists->count);
     for (int64_t i = 0; i < nr_pages; i++) {
         int64_t pfn = lists->last;
         struct page *page = &s->page[pfn];
@@ -160,11 +159,14 @@ static void pcp_free(State *s, int64_t pfn)
         s->page[lists->first].prev = (int32_t)pfn;
     }
     lists->first = (int32_t)pfn;
-    if (++lists->count >= lists->high)
+    int64_t high = lists->high;
+    if (s->zone[zone_of(pfn)].reclaim_active)
+        high = min64(high, lists->batch * RECLAIM_BATCHES);
+    if (++lists->count >= high)
         free_from_tail(s, lists, lists->batch);
 }
 
-/* Above the low watermarks only: a benchmark that comes to them stops with a panic. */
+/* Above the low watermarks only: no benchmark comes to them. */
 static int64_t alloc_page(State *s)
 {
     int64_t memalloc = s->current[CURRENT_MEMALLOC], pfn = NIL;
@@ -174,10 +176,8 @@ static int64_t alloc_page(State *s)
             continue;
         pfn = pcp_alloc(s, zone);
     }
-    if (pfn == NIL) {
-        s->panic[0] = PANIC_BUDDY;
-        return NIL;
-    }
+    if (pfn == NIL || s->knob[KNOB_IS_GUEST])
+        UNREACHED();
     struct page *page = &s->page[pfn];
     page->refcount = 1;
     page->content = 0;

@@ -1,68 +1,150 @@
-/* The twin of node/hw/tlb.py and node/hw/mmu.py: two-level TLB, four-level walk, accessed and dirty bits. */
+/* The twin of node/hw/tlb.py: arrays of cached translations, with least recently used entries replaced. */
 #pragma once
-#include "layout.h"
+#include "base.h"
 
-#define NEEDED_TO_READ TLB_RIGHT_USER
-#define NEEDED_TO_WRITE (TLB_RIGHT_USER | TLB_RIGHT_WRITE | TLB_RIGHT_DIRTY | TLB_RIGHT_EPT_WRITE)
+/* --- sets -------------------------------------------------------------------------------------------- */
 
-static int64_t tlb_key(int64_t vaddr, int64_t pcid) { return (vaddr & ~(int64_t)PAGE_OFFSET_MASK) | pcid; }
-
-static int64_t pte_pfn(int64_t pte) { return (pte >> PAGE_SHIFT) & PFN_MASK; }
-
-static int64_t first_level_set(const State *s, int64_t cpu, int64_t key)
+static int64_t array_set(const State *s, int64_t cpu, int64_t role, int64_t page_number)
 {
-    int64_t set = (key >> PAGE_SHIFT) & (s->knob[KNOB_TLB_L1_SETS] - 1);
-    return cpu * s->knob[KNOB_TLB_ENTRIES] + set * s->knob[KNOB_TLB_L1_WAYS];
+    const struct tlb_array *array = &s->tlb_array[role];
+    int64_t set = page_number & array->set_mask;
+    if (array->set_mask < 0)
+        set = (page_number & PAGE_NUMBER_MASK) % array->nr_sets;
+    return cpu * s->knob[KNOB_TLB_ENTRIES] + array->first + set * array->nr_ways;
 }
 
-static int64_t second_level_set(const State *s, int64_t cpu, int64_t key)
+static int64_t find_in_set(const State *s, int64_t first, int64_t nr_ways, int64_t key)
 {
-    int64_t level = cpu * s->knob[KNOB_TLB_ENTRIES] + s->knob[KNOB_TLB_L1_SETS] * s->knob[KNOB_TLB_L1_WAYS];
-    int64_t set = (key >> PAGE_SHIFT) & (s->knob[KNOB_TLB_L2_SETS] - 1);
-    return level + set * s->knob[KNOB_TLB_L2_WAYS];
-}
-
-static int64_t find(const State *s, int64_t first, int64_t ways, int64_t key)
-{
-    for (int64_t i = first; i < first + ways; i++)
+    for (int64_t i = first; i < first + nr_ways; i++)
         if (s->tlb[i].key == key)
             return i;
     return NIL;
 }
 
-static int64_t victim(const State *s, int64_t first, int64_t ways)
+static void note_use(State *s, int64_t cpu, int64_t role, int64_t index)
 {
-    int64_t found = first, oldest = s->tlb[first].stamp;
-    for (int64_t i = first + 1; i < first + ways; i++)
-        if (s->tlb[i].stamp < oldest) {
-            oldest = s->tlb[i].stamp;
-            found = i;
+    int64_t tick = ++s->cpu[cpu].tlb_tick;
+    if (s->tlb_array[role].replacement == REPLACEMENT_LRU)
+        s->tlb[index].stamp = tick;
+    else if (s->tlb_array[role].replacement == REPLACEMENT_PLRU)
+        UNREACHED();
+}
+
+static void note_fill(State *s, int64_t cpu, int64_t role, int64_t index)
+{
+    s->tlb[index].stamp = ++s->cpu[cpu].tlb_tick;
+    if (s->tlb_array[role].replacement == REPLACEMENT_PLRU)
+        UNREACHED();
+}
+
+static int64_t way_for(const State *s, int64_t role, int64_t first, int64_t key)
+{
+    const struct tlb_array *array = &s->tlb_array[role];
+    if (array->replacement > REPLACEMENT_FIFO || array->wired)
+        UNREACHED();
+    int64_t victim = first, oldest = INT64_MAX;
+    for (int64_t i = first; i < first + array->nr_ways; i++) {
+        const struct tlb *entry = &s->tlb[i];
+        if (entry->key == key)
+            return i;
+        /* Which is older is anyone's guess: two conditional moves cost less than a branch. */
+        int is_older = entry->stamp < oldest;
+        oldest = is_older ? entry->stamp : oldest;
+        victim = is_older ? i : victim;
+    }
+    return victim;
+}
+
+/* --- looking up and filling --------------------------------------------------------------------------- */
+
+static int beyond_keys(int64_t vaddr)
+{
+    int64_t sign = vaddr >> (KEY_ADDRESS_BITS - 1);
+    return sign != 0 && sign != -1;
+}
+
+static int64_t find_small(State *s, int64_t cpu, int64_t role, int64_t vaddr)
+{
+    int64_t page_number = vaddr >> PAGE_SHIFT;
+    int64_t key = (page_number << KEY_PAGE_SHIFT) | s->cpu[cpu].fast_tag;
+    int64_t index = find_in_set(s, array_set(s, cpu, role, page_number), s->tlb_array[role].nr_ways, key);
+    if (index != NIL)
+        note_use(s, cpu, role, index);
+    return index;
+}
+
+static int64_t key_of(const State *s, int64_t vaddr, int64_t variant, int64_t tag)
+{
+    int64_t size = variant % PAGE_SIZE_NR;
+    int64_t page_number = vaddr >> s->tlb_array[TLB_ARRAY_D1_4K + size].shift;
+    if (variant >= PAGE_SIZE_NR)
+        tag = KEY_VALID | KEY_GLOBAL;
+    return (page_number << KEY_PAGE_SHIFT) | (size << KEY_SIZE_SHIFT) | tag;
+}
+
+static int64_t find_variant(const State *s, int64_t cpu, int64_t role, int64_t key)
+{
+    int64_t nr_ways = s->tlb_array[role].nr_ways;
+    if (nr_ways == 0)
+        return NIL;
+    return find_in_set(s, array_set(s, cpu, role, key >> KEY_PAGE_SHIFT), nr_ways, key);
+}
+
+static int64_t variants_of(const State *s, int64_t cpu, int64_t vaddr)
+{
+    int64_t variants = s->cpu[cpu].tlb_variants;
+    return (vaddr >= 0 ? variants : variants >> NR_VARIANTS) & ALL_VARIANTS;
+}
+
+static int64_t find_any(State *s, int64_t level, int64_t vaddr)
+{
+    int64_t cpu = s->current[CURRENT_CPU], variants = variants_of(s, cpu, vaddr);
+    for (int64_t variant = 0; variants; variant++, variants >>= 1) {
+        if (!(variants & 1))
+            continue;
+        int64_t role = level + variant % PAGE_SIZE_NR;
+        int64_t index = find_variant(s, cpu, role, key_of(s, vaddr, variant, s->cpu[cpu].tlb_tag));
+        if (index != NIL) {
+            note_use(s, cpu, role, index);
+            return index;
         }
-    return found;
+    }
+    return NIL;
 }
 
-static void use(State *s, int64_t cpu, int64_t index) { s->tlb[index].stamp = ++s->cpu[cpu].tlb_tick; }
-
-static void fill(State *s, int64_t first, int64_t ways, int64_t key, int64_t pfn, int64_t rights)
+static void put(State *s, int64_t role, int64_t key, int64_t word)
 {
-    int64_t index = find(s, first, ways, key);
-    if (index == NIL)
-        index = victim(s, first, ways);
+    if (s->tlb_array[role].nr_ways == 0)
+        return;
+    int64_t cpu = s->current[CURRENT_CPU];
+    int64_t index = way_for(s, role, array_set(s, cpu, role, key >> KEY_PAGE_SHIFT), key);
     s->tlb[index].key = key;
-    s->tlb[index].pfn = (int32_t)pfn;
-    s->tlb[index].rights = (int32_t)rights;
-    use(s, s->current[CURRENT_CPU], index);
+    s->tlb[index].word = word;
+    note_fill(s, cpu, role, index);
 }
 
-static void fill_first_level(State *s, int64_t key, int64_t pfn, int64_t rights)
+static void fill(State *s, int64_t level, int64_t vaddr, int64_t word)
 {
-    fill(s, first_level_set(s, s->current[CURRENT_CPU], key), s->knob[KNOB_TLB_L1_WAYS], key, pfn, rights);
+    struct cpu *cpu = &s->cpu[s->current[CURRENT_CPU]];
+    int64_t variant = (word >> SIZE_SHIFT) & SIZE_MASK;
+    if (word & TLB_RIGHT_GLOBAL)
+        variant += PAGE_SIZE_NR;
+    cpu->tlb_variants |= 1 << (vaddr >= 0 ? variant : variant + NR_VARIANTS);
+    if (word & TLB_RIGHT_SPECIAL || (level == TLB_ARRAY_I1_4K && vaddr >= 0))
+        UNREACHED();
+    put(s, level + variant % PAGE_SIZE_NR, key_of(s, vaddr, variant, cpu->tlb_tag), word);
 }
 
-static void fill_second_level(State *s, int64_t key, int64_t pfn, int64_t rights)
+static int64_t frame_of(const State *s, int64_t word, int64_t vaddr)
 {
-    fill(s, second_level_set(s, s->current[CURRENT_CPU], key), s->knob[KNOB_TLB_L2_WAYS], key, pfn, rights);
+    int64_t size = (word >> SIZE_SHIFT) & SIZE_MASK, pfn = (word >> FRAME_SHIFT) & PFN_MASK;
+    if (size == PAGE_SIZE_SMALL)
+        return pfn;
+    int64_t pages = 1LL << (s->tlb_array[TLB_ARRAY_D1_4K + size].shift - PAGE_SHIFT);
+    return pfn + ((vaddr >> PAGE_SHIFT) & (pages - 1));
 }
+
+/* --- invalidations ------------------------------------------------------------------------------------ */
 
 static void invalidate(State *s, int64_t index)
 {
@@ -70,110 +152,33 @@ static void invalidate(State *s, int64_t index)
     s->tlb[index].stamp = 0;
 }
 
-static void flush_one(State *s, int64_t cpu, int64_t key)
+static void drop_translation(State *s, int64_t cpu, int64_t vaddr, int64_t pcid, int with_global)
 {
-    int64_t index = find(s, first_level_set(s, cpu, key), s->knob[KNOB_TLB_L1_WAYS], key);
-    if (index != NIL)
-        invalidate(s, index);
-    index = find(s, second_level_set(s, cpu, key), s->knob[KNOB_TLB_L2_WAYS], key);
-    if (index != NIL)
-        invalidate(s, index);
-}
-
-static void charge_flush(State *s, int64_t mm, int64_t event, int64_t price)
-{
-    int64_t here = s->current[CURRENT_CPU], nr_remote = 0;
-    for (int64_t cpu = 0; cpu < s->knob[KNOB_NR_CPUS]; cpu++) {
-        if (s->cpu[cpu].mm != mm)
+    int64_t variants = variants_of(s, cpu, vaddr);
+    if (!with_global)
+        variants &= (1 << PAGE_SIZE_NR) - 1;
+    for (int64_t variant = 0; variants; variant++, variants >>= 1) {
+        if (!(variants & 1))
             continue;
-        s->hw_event[event]++;
-        if (cpu == here) {
-            s->current[CURRENT_CLOCK_PS] += s->cost[price];
-        } else {
-            nr_remote++;
-            s->cpu[cpu].clock_ps += s->cost[COST_IPI_HANDLER] + s->cost[price];
+        int64_t key = key_of(s, vaddr, variant, KEY_VALID | pcid), size = variant % PAGE_SIZE_NR;
+        for (int64_t level = TLB_ARRAY_D1_4K; level < TLB_ARRAY_WALK_PD; level += PAGE_SIZE_NR) {
+            if (level == TLB_ARRAY_I1_4K && key >= 0 && !(s->cpu[cpu].tlb_variants & FETCH_SEEN))
+                continue;
+            int64_t index = find_variant(s, cpu, level + size, key);
+            if (index != NIL)
+                invalidate(s, index);
         }
     }
-    if (nr_remote) {
-        s->hw_event[HW_EVENT_TLB_REMOTE_FLUSH] += nr_remote;
-        s->current[CURRENT_CLOCK_PS] += s->cost[COST_IPI];
-    }
+    if (s->knob[KNOB_DCACHE_MODE] == CACHE_MODE_VIRTUAL)
+        UNREACHED();
 }
 
-static void flush_tlb_mm(State *s, int64_t mm)
+static void drop_pcid(State *s, int64_t cpu, int64_t pcid)
 {
-    int64_t pcid = s->mm[mm].pcid, nr_entries = s->knob[KNOB_TLB_ENTRIES];
-    for (int64_t cpu = 0; cpu < s->knob[KNOB_NR_CPUS]; cpu++)
-        if (s->cpu[cpu].tlb_tick)
-            for (int64_t i = cpu * nr_entries; i < (cpu + 1) * nr_entries; i++)
-                if ((s->tlb[i].key & PCID_MASK) == pcid)
-                    invalidate(s, i);
-    charge_flush(s, mm, HW_EVENT_TLB_FLUSH_ALL, COST_TLB_FLUSH_ALL);
-}
-
-static int64_t entry_position(int64_t table, int64_t vaddr, int64_t shift)
-{
-    return (table << TABLE_SHIFT) + ((vaddr >> shift) & TABLE_INDEX_MASK);
-}
-
-static int64_t walk(State *s, int64_t mm, int64_t vaddr, int64_t write)
-{
-    s->hw_event[HW_EVENT_TLB_WALK]++;
-    s->hw_event[HW_EVENT_WALK_REFERENCES] += NR_LEVELS;
-    s->current[CURRENT_CLOCK_PS] += NR_LEVELS * s->cost[COST_WALK_REFERENCE];
-    int64_t table = s->mm[mm].pgd_pfn, rights = PTE_WRITE | PTE_USER;
-    for (int64_t level = 0; level < NR_LEVELS - 1; level++) {
-        int64_t position = entry_position(table, vaddr, TOP_SHIFT - TABLE_SHIFT * level);
-        int64_t word = s->pt_word[position];
-        if (!(word & PTE_PRESENT))
-            return NIL;
-        if (!(word & PTE_ACCESSED))
-            s->pt_word[position] = word | PTE_ACCESSED;
-        rights &= word;
-        table = pte_pfn(word);
-    }
-    int64_t position = entry_position(table, vaddr, PAGE_SHIFT);
-    int64_t word = s->pt_word[position];
-    rights = word & (rights | PTE_PRESENT);
-    int64_t needed = PTE_PRESENT | PTE_USER | (write ? PTE_WRITE : 0);
-    if ((rights & needed) != needed)
-        return NIL;
-    int64_t used = word | PTE_ACCESSED | (write ? PTE_DIRTY : 0);
-    if (used != word)
-        s->pt_word[position] = used;
-    int64_t pfn = pte_pfn(word), key = tlb_key(vaddr, s->mm[mm].pcid);
-    int64_t granted = TLB_RIGHT_EPT_WRITE | (rights & PTE_WRITE ? TLB_RIGHT_WRITE : 0) |
-                      (rights & PTE_USER ? TLB_RIGHT_USER : 0) | (used & PTE_DIRTY ? TLB_RIGHT_DIRTY : 0);
-    fill_first_level(s, key, pfn, granted);
-    fill_second_level(s, key, pfn, granted);
-    return pfn;
-}
-
-static int64_t access_page(State *s, int64_t mm, int64_t vaddr, int64_t write)
-{
-    int64_t cpu = s->current[CURRENT_CPU], key = tlb_key(vaddr, s->mm[mm].pcid);
-    int64_t needed = write ? NEEDED_TO_WRITE : NEEDED_TO_READ;
-    int64_t index = find(s, first_level_set(s, cpu, key), s->knob[KNOB_TLB_L1_WAYS], key);
-    if (index != NIL) {
-        use(s, cpu, index);
-        if ((s->tlb[index].rights & needed) == needed) {
-            s->hw_event[HW_EVENT_TLB_L1_HIT]++;
-            s->current[CURRENT_CLOCK_PS] += s->cost[COST_TLB_L1_HIT];
-            return s->tlb[index].pfn;
-        }
-    }
-    index = find(s, second_level_set(s, cpu, key), s->knob[KNOB_TLB_L2_WAYS], key);
-    if (index != NIL) {
-        use(s, cpu, index);
-        if ((s->tlb[index].rights & needed) == needed) {
-            s->hw_event[HW_EVENT_TLB_L2_HIT]++;
-            s->current[CURRENT_CLOCK_PS] += s->cost[COST_TLB_L2_HIT];
-            fill_first_level(s, key, s->tlb[index].pfn, s->tlb[index].rights);
-            return s->tlb[index].pfn;
-        }
-    }
-    int64_t pfn = walk(s, mm, vaddr, write);
-    if (pfn == NIL)
-        flush_one(s, cpu, key);
-    return pfn;
+    if (s->knob[KNOB_DCACHE_MODE] == CACHE_MODE_VIRTUAL)
+        UNREACHED();
+    int64_t first = cpu * s->knob[KNOB_TLB_ENTRIES];
+    for (int64_t i = first; i < first + s->knob[KNOB_TLB_ENTRIES]; i++)
+        if ((s->tlb[i].key & (KEY_GLOBAL | PCID_MASK)) == pcid)
+            invalidate(s, i);
 }

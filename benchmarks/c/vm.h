@@ -1,9 +1,7 @@
 /* The twin of node/vm as far as anonymous memory of one process goes: first-touch faults, munmap. */
 #pragma once
+#include "kmap.h"
 #include "phys.h"
-#include "tlb.h"
-
-#define MAPPED_BITS (PTE_PRESENT | PTE_USER | PTE_ACCESSED)
 
 /* --- pools, anon_vmas, areas ------------------------------------------------------------------------- */
 
@@ -116,99 +114,117 @@ static int64_t table_content(const State *s, int64_t pfn)
     return mix64((uint64_t)key + (uint64_t)pfn) & ~(int64_t)FIRST_BYTE;
 }
 
-static int64_t alloc_table(State *s, int64_t mm)
+static void count_tables(State *s, int64_t mm, int64_t level, int change)
 {
-    int64_t pfn = alloc_page(s);
-    if (pfn == NIL)
-        return NIL;
+    s->mm[mm].nr_page_tables += change;
+    if (level >= max64(s->knob[KNOB_NR_LEVELS] - 2, 1))
+        s->vm_stat[VM_STAT_NR_PAGE_TABLE_PAGES] += change;
+}
+
+static int64_t alloc_table(State *s, int64_t mm, int64_t level)
+{
+    int64_t pfn = alloc_page(s), shift = s->knob[KNOB_TABLE_SHIFT];
     s->page[pfn].page_flags |= PAGE_FLAG_PAGE_TABLE;
     s->page[pfn].content = table_content(s, pfn);
-    for (int64_t i = 0; i < ENTRIES_PER_TABLE; i++)
-        s->pt_word[(pfn << TABLE_SHIFT) + i] = 0;
-    s->vm_stat[VM_STAT_NR_PAGE_TABLE_PAGES]++;
-    s->mm[mm].nr_page_tables++;
+    for (int64_t i = pfn << shift; i < (pfn + 1) << shift; i++)
+        s->pt_word[i] = 0;
+    count_tables(s, mm, level, 1);
     return pfn;
 }
 
-static void free_table(State *s, int64_t mm, int64_t pfn)
+static int64_t entry_position(const State *s, int64_t table, int64_t vaddr, int64_t level)
 {
-    free_page(s, pfn);
-    s->vm_stat[VM_STAT_NR_PAGE_TABLE_PAGES]--;
-    s->mm[mm].nr_page_tables--;
+    const struct paging_level *here = &s->paging_level[level];
+    return (table << s->knob[KNOB_TABLE_SHIFT]) + ((vaddr >> here->shift) & here->index_mask);
+}
+
+static int is_large_leaf(const State *s, int64_t level, int64_t word)
+{
+    return word & PTE_HUGE && s->paging_level[level].leaf;
+}
+
+static int64_t leaf_position(const State *s, int64_t pgd, int64_t vaddr, int64_t levels)
+{
+    int64_t table = pgd;
+    for (int64_t level = 0; level < levels; level++) {
+        int64_t word = s->pt_word[entry_position(s, table, vaddr, level)];
+        if (!(word & PTE_PRESENT) || is_large_leaf(s, level, word))
+            return NIL;
+        table = pte_pfn(word);
+    }
+    return entry_position(s, table, vaddr, levels);
 }
 
 static int64_t pte_position(const State *s, int64_t pgd, int64_t vaddr)
 {
-    int64_t table = pgd;
-    for (int64_t level = 0; level < NR_LEVELS - 1; level++) {
-        int64_t word = s->pt_word[entry_position(table, vaddr, TOP_SHIFT - TABLE_SHIFT * level)];
-        if (!(word & PTE_PRESENT))
-            return NIL;
-        table = pte_pfn(word);
-    }
-    return entry_position(table, vaddr, PAGE_SHIFT);
+    return leaf_position(s, pgd, vaddr, s->knob[KNOB_NR_LEVELS] - 1);
+}
+
+static void set_table(State *s, int64_t level, int64_t position, int64_t word)
+{
+    if (level == 0)
+        set_pgd(s, position, word);
+    else
+        s->pt_word[position] = word;
 }
 
 static int64_t pte_alloc(State *s, int64_t mm, int64_t vaddr)
 {
-    int64_t table = s->mm[mm].pgd_pfn;
-    for (int64_t level = 0; level < NR_LEVELS - 1; level++) {
-        int64_t position = entry_position(table, vaddr, TOP_SHIFT - TABLE_SHIFT * level);
-        int64_t word = s->pt_word[position];
+    int64_t table = s->mm[mm].pgd_pfn, levels = s->knob[KNOB_NR_LEVELS] - 1;
+    for (int64_t level = 0; level < levels; level++) {
+        int64_t position = entry_position(s, table, vaddr, level), word = s->pt_word[position];
         if (word & PTE_PRESENT) {
             table = pte_pfn(word);
             continue;
         }
-        table = alloc_table(s, mm);
-        if (table == NIL)
-            return NIL;
-        s->pt_word[position] = (table << PAGE_SHIFT) | TABLE_BITS;
+        if (word != 0)
+            UNREACHED();
+        table = alloc_table(s, mm, level + 1);
+        set_table(s, level, position, (table << PAGE_SHIFT) | TABLE_BITS);
     }
-    return entry_position(table, vaddr, PAGE_SHIFT);
+    return entry_position(s, table, vaddr, levels);
 }
 
-static void free_tables_of_level(State *s, int64_t mm, int64_t shift)
+static int64_t free_tables_of_level(State *s, int64_t mm, int64_t level)
 {
-    int64_t floor = s->request[REQUEST_A0], ceiling = s->request[REQUEST_A1];
-    int64_t span = 1LL << (shift + TABLE_SHIFT);
+    int64_t floor = s->request[REQUEST_A0], ceiling = s->request[REQUEST_A1], nr_freed = 0;
+    int64_t span = 1LL << s->paging_level[level - 1].shift;
     for (int64_t vaddr = s->request[REQUEST_A2] / span * span; vaddr < s->request[REQUEST_A3]; vaddr += span) {
         if (vaddr < floor || (ceiling >= 0 && vaddr + span > ceiling))
             continue;
-        int64_t position = entry_position(s->mm[mm].pgd_pfn, vaddr, TOP_SHIFT);
-        for (int64_t level = 1; level < NR_LEVELS; level++) {
-            int64_t word = s->pt_word[position];
-            if (!(word & PTE_PRESENT))
-                break;
-            if (TOP_SHIFT - TABLE_SHIFT * level == shift) {
-                s->pt_word[position] = 0;
-                free_table(s, mm, pte_pfn(word));
-                break;
-            }
-            position = entry_position(pte_pfn(word), vaddr, TOP_SHIFT - TABLE_SHIFT * level);
+        int64_t position = leaf_position(s, s->mm[mm].pgd_pfn, vaddr, level - 1);
+        if (position == NIL)
+            continue;
+        int64_t word = s->pt_word[position];
+        if (word & PTE_PRESENT && !is_large_leaf(s, level - 1, word)) {
+            set_table(s, level - 1, position, 0);
+            free_page(s, pte_pfn(word));
+            count_tables(s, mm, level, -1);
+            nr_freed++;
         }
     }
+    return nr_freed;
 }
 
 /* --- faults and unmapping ------------------------------------------------------------------------------ */
 
-static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr)
+static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr, int64_t kind)
 {
     int64_t vma = find_vma(s, mm, vaddr);
-    if (vma == NIL || s->vma[vma].start > vaddr || !(s->vma[vma].vm_flags & VM_FLAG_WRITE))
-        return VM_FAULT_SEGV;
+    if (vma == NIL || s->vma[vma].start > vaddr || kind != ACCESS_KIND_WRITE || !(s->vma[vma].vm_flags & VM_FLAG_WRITE))
+        UNREACHED();
     s->vm_event[VM_EVENT_PGFAULT]++;
     if (s->current[CURRENT_MM])
         s->mm[s->current[CURRENT_MM]].minflt++;
     s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_FAULT];
     int64_t position = pte_position(s, s->mm[mm].pgd_pfn, vaddr);
-    if (position != NIL && s->pt_word[position] != 0)
-        return VM_FAULT_SEGV;
-    position = pte_alloc(s, mm, vaddr);
-    if (position == NIL || anon_vma_prepare(s, vma) == NIL)
+    if ((position != NIL && s->pt_word[position] != 0) || s->knob[KNOB_PAGEABLE_TABLES])
+        UNREACHED();
+    if (position == NIL)
+        position = pte_alloc(s, mm, vaddr);
+    if (anon_vma_prepare(s, vma) == NIL)
         return VM_FAULT_OOM;
     int64_t pfn = alloc_page(s);
-    if (pfn == NIL)
-        return VM_FAULT_OOM;
     struct page *page = &s->page[pfn];
     page->page_flags |= PAGE_FLAG_ANON;
     page->mapping = s->vma[vma].anon_vma;
@@ -219,25 +235,49 @@ static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr)
     lru_add(s, LRU_LIST_INACTIVE_ANON, pfn);
     s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_ZERO];
     s->mm[mm].nr_anon++;
-    s->pt_word[position] = (pfn << PAGE_SHIFT) | MAPPED_BITS | PTE_DIRTY | PTE_WRITE;
+    int64_t bits = MAPPED_BITS | PTE_DIRTY | PTE_WRITE;
+    if (!(s->vma[vma].vm_flags & VM_FLAG_EXEC))
+        bits |= s->knob[KNOB_NX_BIT];
+    s->pt_word[position] = (pfn << PAGE_SHIFT) | bits;
+    if (s->knob[KNOB_IS_HOST])
+        UNREACHED();
     return VM_FAULT_DONE;
 }
 
-static int64_t touch(State *s, int64_t mm, int64_t vaddr, int64_t write)
+static int64_t fault_in(State *s, int64_t mm, int64_t vaddr, int64_t kind)
 {
-    for (;;) {
-        int64_t pfn = access_page(s, mm, vaddr, write);
-        if (pfn != NIL) {
-            s->hw_event[HW_EVENT_MEMORY_ACCESS]++;
-            s->current[CURRENT_CLOCK_PS] += s->cost[COST_MEMORY_ACCESS];
-            return pfn;
-        }
-        int64_t outcome = handle_mm_fault(s, mm, vaddr);
+    for (int i = 0; i < MAX_FAULTS_PER_ACCESS; i++) {
+        const struct cpu *cpu = &s->cpu[s->current[CURRENT_CPU]];
+        if (cpu->fault_vector != FAULT_VECTOR_PAGE_FAULT)
+            UNREACHED();
+        enter_kernel(s);
+        int64_t outcome = handle_mm_fault(s, mm, vaddr, kind);
+        if (cpu->mm == mm)
+            leave_kernel(s);
         if (outcome) {
             s->request[REQUEST_R0] = outcome;
             return NIL;
         }
+        int64_t pfn = access_page(s, vaddr, kind);
+        if (pfn != NIL)
+            return pfn;
     }
+    UNREACHED();
+}
+
+static int64_t touch(State *s, int64_t mm, int64_t vaddr, int64_t kind)
+{
+    if (s->knob[KNOB_DCACHE_MODE] != CACHE_MODE_OFF)
+        UNREACHED();
+    int64_t pfn = access_page(s, vaddr, kind);
+    if (pfn == NIL) {
+        pfn = fault_in(s, mm, vaddr, kind);
+        if (pfn == NIL)
+            return NIL;
+    }
+    s->hw_event[HW_EVENT_MEMORY_ACCESS]++;
+    s->current[CURRENT_CLOCK_PS] += s->cost[COST_MEMORY_ACCESS];
+    return pfn;
 }
 
 static void zap_pte(State *s, int64_t mm, int64_t position)
@@ -245,24 +285,28 @@ static void zap_pte(State *s, int64_t mm, int64_t position)
     int64_t pte = s->pt_word[position], pfn = pte_pfn(pte);
     struct page *page = &s->page[pfn];
     s->pt_word[position] = 0;
-    if (!(pte & PTE_PRESENT) || page->page_flags & PAGE_FLAG_ZERO_PAGE || page->mapcount <= 0) {
-        s->panic[0] = PANIC_MAPCOUNT;
-        return;
-    }
+    if (!(pte & PTE_PRESENT) || page->page_flags & PAGE_FLAG_ZERO_PAGE)
+        UNREACHED();
     s->mm[mm].nr_anon--;
     if (pte & PTE_DIRTY)
         page->page_flags |= PAGE_FLAG_DIRTY;
+    if (page->mapcount <= 0)
+        UNREACHED();
     if (--page->mapcount == 0)
         s->vm_stat[VM_STAT_NR_ANON_PAGES]--;
+    if (page->mapcount == 0 && page->page_flags & PAGE_FLAG_SWAPCACHE)
+        UNREACHED();
     if (--page->refcount < 0)
-        s->panic[0] = PANIC_REFCOUNT;
+        UNREACHED();
     if (page->refcount == 0) {
         if (page->mapcount != 0)
-            s->panic[0] = PANIC_MAPCOUNT;
+            UNREACHED();
         if (page->page_flags & PAGE_FLAG_LRU)
             lru_del(s, pfn);
         free_page(s, pfn);
     }
+    if (s->knob[KNOB_IS_HOST])
+        UNREACHED();
 }
 
 static int64_t unmap_area(State *s, int64_t index)
@@ -270,26 +314,27 @@ static int64_t unmap_area(State *s, int64_t index)
     struct vma *vma = &s->vma[index];
     int64_t mm = vma->mm, start = vma->start, end = vma->end, nr_pages = 0;
     for (int64_t vaddr = start; vaddr < end;) {
-        int64_t border = (vaddr / HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE;
-        if (border > end)
-            border = end;
+        int64_t border = min64(end, (vaddr / HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE);
         int64_t position = pte_position(s, s->mm[mm].pgd_pfn, vaddr);
-        if (position != NIL)
-            for (int64_t i = 0; i < (border - vaddr) >> PAGE_SHIFT; i++)
-                if (s->pt_word[position + i] != 0) {
-                    zap_pte(s, mm, position + i);
-                    nr_pages++;
-                }
+        if (position == NIL)
+            UNREACHED();
+        for (int64_t i = 0; i < (border - vaddr) >> PAGE_SHIFT; i++)
+            if (s->pt_word[position + i] != 0) {
+                zap_pte(s, mm, position + i);
+                nr_pages++;
+            }
         vaddr = border;
     }
     s->request[REQUEST_A0] = vma->prev == NIL ? 0 : s->vma[vma->prev].end;
     s->request[REQUEST_A1] = vma->next == NIL ? -1 : s->vma[vma->next].start;
     s->request[REQUEST_A2] = start;
     s->request[REQUEST_A3] = end;
-    for (int64_t level = 0; level < NR_LEVELS - 1; level++)
-        free_tables_of_level(s, mm, PAGE_SHIFT + TABLE_SHIFT * level);
+    int64_t nr_freed = 0;
+    for (int64_t level = s->knob[KNOB_NR_LEVELS] - 1; level > 0; level--)
+        nr_freed += free_tables_of_level(s, mm, level);
     unlink_anon_vmas(s, index);
     remove_vma(s, index);
-    flush_tlb_mm(s, mm);
+    if (nr_pages || nr_freed)
+        flush_tlb_range(s, mm, start, end);
     return nr_pages;
 }

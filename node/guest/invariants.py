@@ -1,6 +1,6 @@
 """What must hold of a host and its guests at every border: the host holds what the guests hold.
 
-Written apart from the kernels, with numpy: it walks the page tables itself.
+Written apart from the kernels, with numpy.
 
     - every frame's content on the host (in a frame, in the swap cache, in a swap slot, or zero if there is
       nothing) is the guest's
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from node.guest.host_guests import GfnBit
-from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.state import State
-from shared.constants import ENTRIES_PER_TABLE, PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from node.vm.mappings import mappings_of
+from shared.constants import PAGE_SHIFT
 from shared.views import View
 
 
@@ -55,24 +55,11 @@ def host_side(state: State, guest_index: int) -> HostSide:
 
 def page_table_entries(state: State, mm: int, vaddr: int, nr_pages: int) -> npt.NDArray[np.int64]:
     """Return the leaf entries of ``nr_pages`` pages from ``vaddr`` on; 0 where a table is missing."""
-    words = np.asarray(state.pt_word)
+    mappings = mappings_of(state, np.array([mm], np.int64))
+    page = mappings.vpn - (vaddr >> PAGE_SHIFT)
+    inside = (page >= 0) & (page < nr_pages)
     entries = np.zeros(nr_pages, np.int64)
-    done = 0
-    while done < nr_pages:
-        at = vaddr + (done << PAGE_SHIFT)
-        first = (at >> PAGE_SHIFT) & TABLE_INDEX_MASK
-        count = min(nr_pages - done, ENTRIES_PER_TABLE - first)
-        table = state.mm[mm].pgd_pfn
-        for level in range(NR_LEVELS - 1):
-            index = (at >> (TOP_SHIFT - TABLE_SHIFT * level)) & TABLE_INDEX_MASK
-            word = int(words[(table << TABLE_SHIFT) + index])
-            if not word & Pte.PRESENT:
-                break
-            table = (word >> PAGE_SHIFT) & PFN_MASK
-        else:
-            start = (table << TABLE_SHIFT) + first
-            entries[done : done + count] = words[start : start + count]
-        done += count
+    entries[page[inside]] = mappings.pte[inside]
     return entries
 
 

@@ -15,8 +15,13 @@ Sources:
     [Amit]   Amit, Tai, Wei: Don't shoot down TLB shootdowns!, EuroSys 2020 (a shootdown: thousands of cycles)
     [golden] the computer of the kernel goldens: 0.75 M first-touch faults a second, one thread
     [ksm]    a real host's ksmd over four paused guests: 3.45 us of CPU a page scanned, 2.33 M in 13 scans
-    [switch] two processes that take turns on a CPU: 1.2 to 1.3 us each, with PCID or without, Skylake 2017
+    [pcid]   A. Lutomirski, x86/mm: Try to preserve old TLB entries using PCID, linux-kernel, July 2017: two
+             processes that wake one another on a CPU take 1.22 us each with PCID, 1.33 us without, Skylake
+    [kaiser] D. Hansen, KAISER: unmap most of the kernel from userspace page tables, linux-kernel, October
+             2017: 5.2 M lseeks a second without isolation, whose CR3 writes add a few hundred cycles to each
     [vmexit] kvm-unit-tests, x86/vmexit.c on Skylake-class servers: about 1300 cycles for an exit and entry
+    [i7]     Levinthal, Performance Analysis Guide for Intel Core i7 and Xeon 5500: data source latencies, page 22
+    [Kane]   G. Kane, MIPS RISC Architecture, chapter 6: the UTLB miss exception and its handler
     [guess]  no source found; of the size that similar paths above have
 """
 
@@ -44,7 +49,7 @@ class Cost(IntEnum):
     PAGE_ZERO = 4
     PAGE_COPY = 5
     TLB_FLUSH_ONE = 6
-    TLB_FLUSH_ALL = 7
+    CR3_WRITE = 7
     IPI = 8
     EPT_VIOLATION = 9
     KSM_SCAN_PAGE = 10
@@ -56,7 +61,14 @@ class Cost(IntEnum):
     MEMORY_ACCESS = 16
     CONTEXT_SWITCH = 17
     IPI_HANDLER = 18
-    NR = 24
+    SYSCALL = 19
+    REFILL_TRAP = 20
+    UNCACHED_ACCESS = 24
+    CACHE_HIT = 25
+    CACHE_MISS = 26
+    CACHE_TRANSFER = 27
+    TRANSLATION_STAGE = 28
+    NR = 32
 
 
 DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
@@ -70,10 +82,14 @@ DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
     Cost.PAGE_ZERO: 256,  # 4096 bytes at 16 a cycle, between what stores to L1 and to L2 reach [Opt]
     Cost.PAGE_COPY: 512,  # as many bytes read as written [Opt]
     Cost.TLB_FLUSH_ONE: 260,  # 100 ns [tlb]
-    Cost.TLB_FLUSH_ALL: 200,  # a write to CR3: of the order of a hundred cycles [pti]; refills come extra
+    # Of the order of a hundred cycles [pti], the two of a system call a few hundred [kaiser]; refills are extra.
+    Cost.CR3_WRITE: 200,
     Cost.IPI: 4000,  # of the CPU that sends and waits, however many receive [Amit]
     Cost.IPI_HANDLER: 1000,  # of each CPU that is interrupted [Amit]
-    Cost.CONTEXT_SWITCH: 3250,  # 1.25 us [switch]
+    Cost.CONTEXT_SWITCH: 3250,  # 1.25 us [pcid]
+    Cost.SYSCALL: 499,  # 192 ns: a cheap system call without page-table isolation [kaiser]
+    # Taking the exception, and the nine instructions of the R3000's handler, one of them a load that waits.
+    Cost.REFILL_TRAP: 15,  # [Kane]
     # Exit and entry, and in between a minor fault of the host: 1300 + 3467 [vmexit], [golden].
     Cost.EPT_VIOLATION: 4767,
     # Fitted to [ksm], in us: 2.33 M pages looked at (0.5 each), 1.07 M of them, calm and unmerged, with a
@@ -84,6 +100,14 @@ DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
     Cost.KSM_COMPARE: 455,
     Cost.KSM_MERGE: 10400,
     Cost.RECLAIM_SCAN: 800,  # a page isolated, its reverse map walked, put back or on: 0.3 us [guess]
+    # Local DRAM: 60 ns [i7]. A cache miss pays it after the look-up, an access to uncached memory instead.
+    Cost.UNCACHED_ACCESS: 156,
+    Cost.CACHE_MISS: 156,
+    # A hit in the first-level data cache [Opt], [i7]; also each further copy that a write finds there, since a
+    # cache writes one line at a time.
+    Cost.CACHE_HIT: 4,
+    Cost.CACHE_TRANSFER: 75,  # a line that another core has modified [i7]; so much, too, to drop its copies
+    Cost.TRANSLATION_STAGE: 1,  # a stage of a pipeline is one cycle long
     Cost.SWAP_PATH: 7800,  # CPU of one page's swap-out or swap-in without the device: 3 us [guess]
 }
 

@@ -1,32 +1,37 @@
-"""The TLBs: each CPU's two levels of cached translations, set-associative and tagged with PCIDs.
+"""The TLBs of each CPU, and its paging-structure caches: arrays of cached translations, tagged with PCIDs.
 
-                            set 0          set 1               a set: the least recently used of its ways goes
-    CPU 0   first level   [ . . . . ]    [ . . . . ]  ...
-            second level  [ . . . . . . . . . . . . ]  ...
-    CPU 1   first level   ...
+                            set 0          set 1               a set holds as many entries as there are ways
+    CPU 0   D1, 4 KiB     [ . . . . ]    [ . . . . ]  ...      first level, data
+            D1, 2 MiB     [ . . . . ]    ...
+            I1, 4 KiB     ...                                  first level, instructions
+            L2            [ . . . . . . . . . . . . ] ...      second level, here of two page sizes
+            PD cache      [ . . . . ] ...                      leads a walk past the levels above the last
+    CPU 1   ...
 
-    table:  CPU 0's first level, its second level, CPU 1's first level, ...
+Every array is described by a record of ``state.tlb_array``, one for each *role*: level, data or instructions,
+page size. Roles may share an array (a unified level, a level for several page sizes): their records then name
+the same place. A role without ways is one that the processor lacks.
 
-A page's set is given by the low bits of its virtual page number, so the numbers of sets are powers of two;
-one set is a fully associative level, one way a direct-mapped one. An entry keeps what the walk found: the
-frame, the rights of all levels together, whether the leaf's D bit is set, and on a guest whether the EPT
-lets it be written. An access that wants more than that walks again, as the processor does, so rights that
-grow need no flush. Rights that shrink do.
+An entry is a key and a word.
+
+    key    63 ........ 16  15  14..13  12  11..0
+           page number      V   size    G   PCID (0 of a global entry)
+    word   63 ........ 24  23 ...... 0
+           frame number     TlbRight bits: what the walk found
+
+A virtually tagged data cache (node/hw/cache_lines.py) loses its lines with the translations that they came by.
+
+A page's set is its page number modulo the number of sets, any number. An access that wants more than the word
+grants walks again, as the processor does, so rights that grow need no flush. Rights that shrink do.
 
 A walk fills both levels. A hit in the second copies the entry to the first and keeps it; an entry leaves
 either level alone. So no level includes the other and none excludes it: what Skylake does.
 
-A page of any address space may be in the TLB of any CPU that has ever run it, thanks to PCIDs. A flush takes
-it out of all of them at once, but only CPUs that have that address space loaded are interrupted: on others
-Linux's generation count does the same work when they load it again.
+Most programs have small pages that are not global, so the first look is for such a one alone;
+``cpu.tlb_variants`` says, for user and kernel addresses, which kinds may be there and are worth a look.
 
-Sources: Intel, *64 and IA-32 Architectures Optimization Reference Manual*, table "TLB Parameters of the
-Skylake Client Microarchitecture" (data TLB: 64 entries, 4 ways; shared second level: 1536 entries, 12 ways);
-Intel SDM volume 3, 4.10; Tatar et al., "TLB;DR", USENIX Security 2022 (neither inclusive nor exclusive).
-Linux: arch/x86/mm/tlb.c (flush_tlb_mm_range, tlb_single_page_flush_ceiling).
-# Differs from Linux: no translation of the kernel's own addresses is cached, and there is no instruction TLB.
-# Differs from Linux: reclaim's flushes are not batched (arch_tlbbatch_flush); each page pays its own.
-# Differs from Linux: replacement is true LRU; processors approximate it with trees of bits.
+Sources: Intel SDM volume 3, 4.10 (PCIDs, global pages, invalidation, paging-structure caches); Tatar et al.,
+"TLB;DR", USENIX Security 2022 (neither inclusive nor exclusive; replacement). Sizes: node/hw/processors.py.
 """
 
 from enum import IntEnum
@@ -34,10 +39,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from node.counters import Current, HwEvent, Knob
-from node.hw.cost import Cost
-from shared.constants import NIL, PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE
-from shared.jit import kernel
+from node.counters import Current, Knob, VmEvent
+from node.hw.cache_lines import CacheMode, drop_page_lines, drop_pcid_lines
+from node.hw.paging import PageSize
+from node.hw.pte import PFN_MASK, Pte
+from shared.constants import INT64_MAX, NIL, PAGE_OFFSET_MASK, PAGE_SHIFT
+from shared.jit import hot_kernel, kernel
+from shared.rng import below, splitmix64_word
 from shared.views import View
 
 if TYPE_CHECKING:
@@ -45,247 +53,477 @@ if TYPE_CHECKING:
 
 TLB_ENTRY = np.dtype(
     [
-        ("key", np.int64),  # virtual page address and, in its low bits, PCID; 0: invalid
-        ("stamp", np.int64),  # cpu.tlb_tick at its last use; 0: invalid
-        ("pfn", np.int32),
-        ("rights", np.int32),  # TlbRight bits
+        ("key", np.int64),  # 0: invalid
+        ("stamp", np.int64),  # cpu.tlb_tick at its last use (LRU) or when it was filled (FIFO); 0: invalid
+        ("word", np.int64),
     ],
     align=True,
 )
 
-SKYLAKE_L1_SETS: Final = 16
-SKYLAKE_L1_WAYS: Final = 4
-SKYLAKE_L2_SETS: Final = 128
-SKYLAKE_L2_WAYS: Final = 12
-PCID_MASK: Final = PAGE_OFFSET_MASK  # a PCID has 12 bits, as many as a page offset leaves free
-SINGLE_PAGE_FLUSH_CEILING: Final = 33  # pages; above it all of the address space is flushed
+TLB_ARRAY = np.dtype(
+    [
+        ("first", np.int64),  # place of its first entry among those of its CPU
+        ("nr_sets", np.int64),
+        ("set_mask", np.int64),  # nr_sets - 1 if that is a mask, else NIL
+        ("nr_ways", np.int64),  # 0: the processor has none
+        ("shift", np.int64),  # of the page number in the key
+        ("replacement", np.int64),  # Replacement
+        ("wired", np.int64),  # ways at the front of each set that are never replaced
+        ("first_set", np.int64),  # place of its first set's tree in state.tlb_tree
+    ],
+    align=True,
+)
+
+
+class TlbArray(IntEnum):
+    """Roles of arrays: places in ``state.tlb_array``."""
+
+    D1_4K = 0
+    D1_2M = 1
+    D1_1G = 2
+    I1_4K = 3
+    I1_2M = 4
+    I1_1G = 5
+    L2_4K = 6
+    L2_2M = 7
+    L2_1G = 8
+    WALK_PD = 9  # paging-structure caches, from the level above the last upwards
+    WALK_PDPT = 10
+    WALK_PML4 = 11
+    WALK_PML5 = 12
+    EPT_PD = 13  # of the host's table, under a guest's walks
+    NR = 16
+
+
+class Replacement(IntEnum):
+    """Which entry of a full set goes."""
+
+    LRU = 0
+    FIFO = 1
+    RANDOM = 2
+    PLRU = 3  # a tree of bits that point away from what was used
+
+
+class Refill(IntEnum):
+    """Who serves a miss."""
+
+    HARDWARE = 0
+    SOFTWARE = 1
 
 
 class TlbRight(IntEnum):
-    """Bits of ``rights``."""
+    """Bits of an entry's word; where page-table entries have the same bit, its place is theirs."""
 
-    WRITE = 1 << 0  # every level's R/W
-    USER = 1 << 1  # every level's U/S
-    DIRTY = 1 << 2  # the leaf's D is set, so a write need not walk to set it
+    EXECUTE = 1 << 0  # no level's XD
+    WRITE = Pte.WRITE  # every level's R/W
+    USER = Pte.USER  # every level's U/S
     EPT_WRITE = 1 << 3  # the host lets the frame be written; always set where there is no host
+    SPECIAL = 1 << 4  # a protection key or a memory type other than write-back: see the rest of the word
+    ACCESSED = Pte.ACCESSED
+    DIRTY = Pte.DIRTY  # the leaf's D is set, so a write need not walk to set it
+    GLOBAL = Pte.GLOBAL
 
 
-# --- looking up and filling -----------------------------------------------------------------------------
+SIZE_SHIFT: Final = 9  # of PageSize in a word
+SIZE_MASK: Final = 3
+PAT_INDEX_SHIFT: Final = 11  # of the entry's PAT, PCD and PWT
+PAT_INDEX_MASK: Final = 7
+WORD_PKEY_SHIFT: Final = 14
+WORD_PKEY_MASK: Final = 15
+FRAME_SHIFT: Final = 24
+
+KEY_PAGE_SHIFT: Final = 16
+KEY_VALID: Final = 1 << 15
+KEY_SIZE_SHIFT: Final = 13
+KEY_GLOBAL: Final = 1 << 12
+PCID_MASK: Final = PAGE_OFFSET_MASK
+NO_TAG: Final = SIZE_MASK << KEY_SIZE_SHIFT  # no entry has it: not valid, and of a size that does not exist
+NR_VARIANTS: Final = 2 * PageSize.NR  # of entries: size, and global or not
+ALL_VARIANTS: Final = (1 << NR_VARIANTS) - 1
+FETCH_SEEN: Final = 1 << (
+    2 * NR_VARIANTS + 1
+)  # there too: user addresses may be in the side for instructions
+SPECIAL_SEEN: Final = 1 << (
+    2 * NR_VARIANTS
+)  # in cpu.tlb_variants: there may be entries with TlbRight.SPECIAL
+PAGE_NUMBER_MASK: Final = (1 << 47) - 1  # makes a kernel address's page number positive
+KEY_ADDRESS_BITS: Final = 60  # of an address, its lowest: what keys of 4 KiB pages tell apart
 
 
-@kernel
-def tlb_key(vaddr: int, pcid: int) -> int:
-    """Return the key of a page in the address space with that PCID; 0 only for page 0 of PCID 0."""
-    return (vaddr & ~PAGE_OFFSET_MASK) | pcid
+# --- sets -----------------------------------------------------------------------------------------------
 
 
-@kernel
-def _first_level_set(state: "State", cpu: int, key: int) -> int:
-    sets = state.knob[Knob.TLB_L1_SETS]
-    return (
-        cpu * state.knob[Knob.TLB_ENTRIES] + ((key >> PAGE_SHIFT) & (sets - 1)) * state.knob[Knob.TLB_L1_WAYS]
-    )
+@hot_kernel
+def array_set(state: "State", cpu: int, array_index: int, page_number: int) -> int:
+    """Return the place in ``state.tlb`` of the first way of the set of ``page_number``."""
+    array = state.tlb_array[array_index]
+    number = page_number & array.set_mask
+    if array.set_mask < 0:
+        number = (page_number & PAGE_NUMBER_MASK) % array.nr_sets
+    return cpu * state.knob[Knob.TLB_ENTRIES] + array.first + number * array.nr_ways
 
 
-@kernel
-def _second_level_set(state: "State", cpu: int, key: int) -> int:
-    level = cpu * state.knob[Knob.TLB_ENTRIES] + state.knob[Knob.TLB_L1_SETS] * state.knob[Knob.TLB_L1_WAYS]
-    return level + ((key >> PAGE_SHIFT) & (state.knob[Knob.TLB_L2_SETS] - 1)) * state.knob[Knob.TLB_L2_WAYS]
-
-
-@kernel
-def _find(state: "State", first: int, ways: int, key: int) -> int:
-    for index in range(first, first + ways):
+@hot_kernel
+def find_in_set(state: "State", first: int, nr_ways: int, key: int) -> int:
+    """Return the place of the entry with ``key`` among ``nr_ways`` from ``first`` on, or NIL."""
+    for index in range(first, first + nr_ways):
         if state.tlb[index].key == key:
             return index
     return NIL
 
 
 @kernel
-def _victim(state: "State", first: int, ways: int) -> int:
-    """Return the entry of a set that goes: an invalid one, else the least recently used."""
+def _tree_place(state: "State", cpu: int, array_index: int, first: int) -> int:
+    array = state.tlb_array[array_index]
+    number = (first - cpu * state.knob[Knob.TLB_ENTRIES] - array.first) // array.nr_ways
+    return cpu * state.knob[Knob.TLB_SETS] + array.first_set + number
+
+
+@kernel
+def _point_away(state: "State", place: int, nr_ways: int, way: int) -> None:
+    """Let the bits on the path to ``way`` of a set's tree point to the other side."""
+    tree = state.tlb_tree[place]
+    node = 1
+    half = nr_ways >> 1
+    while half:
+        right = 1 if way & half else 0
+        tree = tree & ~(1 << node) if right else tree | (1 << node)
+        node = 2 * node + right
+        half >>= 1
+    state.tlb_tree[place] = tree
+
+
+@kernel
+def _pointed_at(state: "State", place: int, nr_ways: int, wired: int) -> int:
+    """Return the way that a set's tree points at; a half that is all wired is passed over."""
+    tree = state.tlb_tree[place]
+    node = 1
+    way = 0
+    half = nr_ways >> 1
+    while half:
+        right = 1 if tree >> node & 1 or way + half <= wired else 0
+        way += half if right else 0
+        node = 2 * node + right
+        half >>= 1
+    return way
+
+
+@kernel
+def _note_use_in_tree(state: "State", cpu: int, array_index: int, index: int) -> None:
+    array = state.tlb_array[array_index]
+    way = (index - cpu * state.knob[Knob.TLB_ENTRIES] - array.first) % array.nr_ways
+    _point_away(state, _tree_place(state, cpu, array_index, index - way), array.nr_ways, way)
+
+
+@hot_kernel
+def note_use(state: "State", cpu: int, array_index: int, index: int) -> None:
+    """Note that an access used an entry."""
+    record = state.cpu[cpu]
+    tick = record.tlb_tick + 1
+    record.tlb_tick = tick
+    replacement = state.tlb_array[array_index].replacement
+    if replacement == Replacement.LRU:
+        state.tlb[index].stamp = tick
+    elif replacement == Replacement.PLRU:
+        _note_use_in_tree(state, cpu, array_index, index)
+
+
+@hot_kernel
+def _note_fill(state: "State", cpu: int, array_index: int, index: int) -> None:
+    record = state.cpu[cpu]
+    record.tlb_tick += 1
+    state.tlb[index].stamp = record.tlb_tick
+    if state.tlb_array[array_index].replacement == Replacement.PLRU:
+        _note_use_in_tree(state, cpu, array_index, index)
+
+
+@kernel
+def _victim_other(state: "State", cpu: int, array_index: int, first: int) -> int:
+    """Return the way of a set that goes, an invalid one before others: by any rule, and past wired ways."""
+    array = state.tlb_array[array_index]
+    oldest = first + array.wired
+    for index in range(oldest, first + array.nr_ways):
+        if state.tlb[index].key == 0:
+            return index
+        if state.tlb[index].stamp < state.tlb[oldest].stamp:
+            oldest = index
+    if array.replacement <= Replacement.FIFO:
+        return oldest
+    if array.replacement == Replacement.RANDOM:
+        draw = splitmix64_word(cpu, state.cpu[cpu].tlb_tick)
+        return first + array.wired + below(draw, array.nr_ways - array.wired)
+    tree_place = _tree_place(state, cpu, array_index, first)
+    return first + _pointed_at(state, tree_place, array.nr_ways, array.wired)
+
+
+@hot_kernel
+def _way_for(state: "State", cpu: int, array_index: int, first: int, key: int) -> int:
+    """Return the way of a set where ``key`` goes: its own if it is there, else an invalid one, else the victim."""
+    array = state.tlb_array[array_index]
+    if array.replacement > Replacement.FIFO or array.wired:
+        index = find_in_set(state, first, array.nr_ways, key)
+        return index if index != NIL else _victim_other(state, cpu, array_index, first)
     victim = first
-    oldest = state.tlb[first].stamp
-    for index in range(first + 1, first + ways):
-        stamp = state.tlb[index].stamp
+    oldest = INT64_MAX
+    for index in range(first, first + array.nr_ways):
+        entry = state.tlb[index]
+        if entry.key == key:
+            return index
+        stamp = entry.stamp
         if stamp < oldest:
             oldest = stamp
             victim = index
     return victim
 
 
-@kernel
-def _use(state: "State", cpu: int, index: int) -> None:
-    """Make the entry the most recently used."""
-    record = state.cpu[cpu]
-    tick = record.tlb_tick + 1
-    record.tlb_tick = tick
-    state.tlb[index].stamp = tick
+# --- looking up and filling -----------------------------------------------------------------------------
 
 
-@kernel
-def find_first_level(state: "State", cpu: int, key: int) -> int:
-    """Return the index of the CPU's first-level entry for ``key``, now the most recently used; or NIL."""
-    index = _find(state, _first_level_set(state, cpu, key), state.knob[Knob.TLB_L1_WAYS], key)
+@hot_kernel
+def beyond_keys(vaddr: int) -> int:
+    """Return whether an address, which then is not canonical, would have the key of another."""
+    sign = vaddr >> (KEY_ADDRESS_BITS - 1)
+    return (sign + 1) >> 1  # of 0 and -1, 0
+
+
+@hot_kernel
+def find_small(state: "State", cpu: int, array_index: int, vaddr: int) -> int:
+    """Return the place of the entry for ``vaddr`` as a private 4 KiB page, now used last; or NIL.
+
+    Of ordinary pages: none while the CPU's registers ask for care.
+    """
+    page_number = vaddr >> PAGE_SHIFT
+    key = (page_number << KEY_PAGE_SHIFT) | state.cpu[cpu].fast_tag
+    first = array_set(state, cpu, array_index, page_number)
+    index = find_in_set(state, first, state.tlb_array[array_index].nr_ways, key)
     if index != NIL:
-        _use(state, cpu, index)
+        note_use(state, cpu, array_index, index)
     return index
 
 
-@kernel
-def find_second_level(state: "State", cpu: int, key: int) -> int:
-    """Return the index of the CPU's second-level entry for ``key``, now the most recently used; or NIL."""
-    index = _find(state, _second_level_set(state, cpu, key), state.knob[Knob.TLB_L2_WAYS], key)
-    if index != NIL:
-        _use(state, cpu, index)
-    return index
+@hot_kernel
+def key_of(state: "State", vaddr: int, variant: int, tag: int) -> int:
+    """Return the key of ``vaddr`` in a page of the kind that ``variant`` says: its size, + 3 if global.
+
+    ``tag`` is KEY_VALID with the PCID; a global entry has none.
+    """
+    size = variant % PageSize.NR
+    page_number = vaddr >> state.tlb_array[TlbArray.D1_4K + size].shift
+    if variant >= PageSize.NR:
+        tag = KEY_VALID | KEY_GLOBAL
+    return (page_number << KEY_PAGE_SHIFT) | (size << KEY_SIZE_SHIFT) | tag
+
+
+@hot_kernel
+def find_variant(state: "State", cpu: int, array_index: int, key: int) -> int:
+    """Return the place of the entry with ``key`` in an array, or NIL."""
+    nr_ways = state.tlb_array[array_index].nr_ways
+    if nr_ways == 0:
+        return NIL
+    return find_in_set(state, array_set(state, cpu, array_index, key >> KEY_PAGE_SHIFT), nr_ways, key)
+
+
+@hot_kernel
+def variants_of(state: "State", cpu: int, vaddr: int) -> int:
+    """Return which variants of entries the CPU may hold for the half of the address space that has ``vaddr``."""
+    variants = state.cpu[cpu].tlb_variants
+    return (variants if vaddr >= 0 else variants >> NR_VARIANTS) & ALL_VARIANTS
 
 
 @kernel
-def _put(state: "State", index: int, key: int, pfn: int, rights: int) -> None:
+def find_any(state: "State", level: int, vaddr: int) -> int:
+    """Return the place of the current CPU's entry of any kind for ``vaddr`` in a level, now used last; or NIL.
+
+    ``level`` is the level's first role: D1_4K, I1_4K or L2_4K.
+    """
+    cpu = state.current[Current.CPU]
+    variants = variants_of(state, cpu, vaddr)
+    variant = 0
+    while variants:
+        if variants & 1:
+            array_index = level + variant % PageSize.NR
+            key = key_of(state, vaddr, variant, state.cpu[cpu].tlb_tag)
+            index = find_variant(state, cpu, array_index, key)
+            if index != NIL:
+                note_use(state, cpu, array_index, index)
+                return index
+        variants >>= 1
+        variant += 1
+    return NIL
+
+
+@hot_kernel
+def put(state: "State", array_index: int, key: int, word: int) -> None:
+    """Put an entry into an array of the current CPU, over what it holds for ``key``."""
+    array = state.tlb_array[array_index]
+    if array.nr_ways == 0:
+        return
+    cpu = state.current[Current.CPU]
+    first = array_set(state, cpu, array_index, key >> KEY_PAGE_SHIFT)
+    index = _way_for(state, cpu, array_index, first, key)
     entry = state.tlb[index]
     entry.key = key
-    entry.pfn = pfn
-    entry.rights = rights
+    entry.word = word
+    _note_fill(state, cpu, array_index, index)
+
+
+@hot_kernel
+def fill(state: "State", level: int, vaddr: int, word: int) -> None:
+    """Put the translation of ``vaddr`` into a level of the current CPU; size and globalness are in the word."""
+    cpu = state.cpu[state.current[Current.CPU]]
+    variant = word >> SIZE_SHIFT & SIZE_MASK
+    if word & TlbRight.GLOBAL:
+        variant += PageSize.NR
+    cpu.tlb_variants |= 1 << (variant if vaddr >= 0 else variant + NR_VARIANTS)
+    if word & TlbRight.SPECIAL:
+        cpu.tlb_variants |= SPECIAL_SEEN
+    if level == TlbArray.I1_4K and vaddr >= 0:
+        cpu.tlb_variants |= FETCH_SEEN
+    if variant == 0:
+        put(state, level, ((vaddr >> PAGE_SHIFT) << KEY_PAGE_SHIFT) | cpu.tlb_tag, word)
+    else:
+        put(state, level + variant % PageSize.NR, key_of(state, vaddr, variant, cpu.tlb_tag), word)
+
+
+@hot_kernel
+def frame_of(state: "State", word: int, vaddr: int) -> int:
+    """Return the 4 KiB frame of ``vaddr`` within the page that an entry's word maps."""
+    size = word >> SIZE_SHIFT & SIZE_MASK
+    pfn = (word >> FRAME_SHIFT) & PFN_MASK
+    if size == PageSize.SMALL:
+        return pfn
+    pages = 1 << (state.tlb_array[TlbArray.D1_4K + size].shift - PAGE_SHIFT)
+    return pfn + ((vaddr >> PAGE_SHIFT) & (pages - 1))
+
+
+# --- one CPU's invalidations ----------------------------------------------------------------------------
 
 
 @kernel
-def fill_first_level(state: "State", key: int, pfn: int, rights: int) -> None:
-    """Put a translation into the current CPU's first level, over what it holds for ``key``."""
-    cpu = state.current[Current.CPU]
-    first = _first_level_set(state, cpu, key)
-    index = _find(state, first, state.knob[Knob.TLB_L1_WAYS], key)
-    if index == NIL:
-        index = _victim(state, first, state.knob[Knob.TLB_L1_WAYS])
-    _put(state, index, key, pfn, rights)
-    _use(state, cpu, index)
-
-
-@kernel
-def fill_second_level(state: "State", key: int, pfn: int, rights: int) -> None:
-    """Put a translation into the current CPU's second level, over what it holds for ``key``."""
-    cpu = state.current[Current.CPU]
-    first = _second_level_set(state, cpu, key)
-    index = _find(state, first, state.knob[Knob.TLB_L2_WAYS], key)
-    if index == NIL:
-        index = _victim(state, first, state.knob[Knob.TLB_L2_WAYS])
-    _put(state, index, key, pfn, rights)
-    _use(state, cpu, index)
-
-
-# --- one CPU's flushes ----------------------------------------------------------------------------------
-
-
-@kernel
-def _invalidate(state: "State", index: int) -> None:
+def invalidate(state: "State", index: int) -> None:
+    """Drop one entry."""
     entry = state.tlb[index]
     entry.key = 0
     entry.stamp = 0
 
 
 @kernel
-def flush_one(state: "State", cpu: int, key: int) -> None:
-    """Drop one page's translation from both levels of a CPU (INVLPG, INVPCID type 0)."""
-    index = _find(state, _first_level_set(state, cpu, key), state.knob[Knob.TLB_L1_WAYS], key)
-    if index != NIL:
-        _invalidate(state, index)
-    index = _find(state, _second_level_set(state, cpu, key), state.knob[Knob.TLB_L2_WAYS], key)
-    if index != NIL:
-        _invalidate(state, index)
-
-
-@kernel
-def flush_pcid(state: "State", cpu: int, pcid: int) -> None:
-    """Drop all translations of one address space from a CPU (INVPCID type 1, CR3 without bit 63)."""
-    first = cpu * state.knob[Knob.TLB_ENTRIES]
-    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
-        if state.tlb[index].key & PCID_MASK == pcid:
-            _invalidate(state, index)
-
-
-@kernel
-def flush_all(state: "State", cpu: int) -> None:
-    """Drop everything that a CPU has cached (INVPCID type 2)."""
-    first = cpu * state.knob[Knob.TLB_ENTRIES]
-    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
-        _invalidate(state, index)
-
-
-# --- shootdowns: all CPUs -------------------------------------------------------------------------------
-
-
-@kernel
-def _charge_flush(state: "State", mm_index: int, event: int, price: int) -> None:
-    """Count and charge a flush: here, on each CPU that has the address space loaded, and for their IPI."""
-    here = state.current[Current.CPU]
-    nr_remote = 0
-    for cpu in range(state.knob[Knob.NR_CPUS]):
-        record = state.cpu[cpu]
-        if record.mm != mm_index:
+def _drop_variant(state: "State", cpu: int, variant: int, key: int) -> None:
+    size = variant % PageSize.NR
+    for level in range(TlbArray.D1_4K, TlbArray.WALK_PD, PageSize.NR):
+        if level == TlbArray.I1_4K and key >= 0 and not state.cpu[cpu].tlb_variants & FETCH_SEEN:
             continue
-        state.hw_event[event] += 1
-        if cpu == here:
-            state.current[Current.CLOCK_PS] += state.cost[price]
-        else:
-            nr_remote += 1
-            record.clock_ps += state.cost[Cost.IPI_HANDLER] + state.cost[price]
-    if nr_remote:
-        state.hw_event[HwEvent.TLB_REMOTE_FLUSH] += nr_remote
-        state.current[Current.CLOCK_PS] += state.cost[Cost.IPI]
+        index = find_variant(state, cpu, level + size, key)
+        if index != NIL:
+            invalidate(state, index)
 
 
 @kernel
-def flush_tlb_page(state: "State", mm_index: int, vaddr: int) -> None:
-    """Drop the translation of one page of an address space from every CPU, after its entry lost rights.
+def drop_translation(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
+    """Drop a CPU's TLB entries for ``vaddr``, of any size, for one PCID, and global ones if asked for."""
+    variants = variants_of(state, cpu, vaddr)
+    if not with_global:
+        variants &= (1 << PageSize.NR) - 1
+    variant = 0
+    largest = 0
+    while variants:
+        if variants & 1:
+            _drop_variant(state, cpu, variant, key_of(state, vaddr, variant, KEY_VALID | pcid))
+            largest = max(largest, variant % PageSize.NR)
+        variants >>= 1
+        variant += 1
+    if state.knob[Knob.DCACHE_MODE] == CacheMode.VIRTUAL:
+        shift = state.tlb_array[TlbArray.D1_4K + largest].shift
+        drop_page_lines(state, cpu, vaddr, NIL if with_global else pcid, shift)
 
-    Costs one look at one set of each level of each CPU that has ever translated anything.
+
+@kernel
+def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
+    """Drop what ``drop_translation`` does, and all that the paging-structure caches hold for the PCID.
+
+    As INVLPG does, whatever the addresses (SDM 4.10.4.1).
     """
-    key = tlb_key(vaddr, state.mm[mm_index].pcid)
-    for cpu in range(state.knob[Knob.NR_CPUS]):
-        if state.cpu[cpu].tlb_tick:
-            flush_one(state, cpu, key)
-    _charge_flush(state, mm_index, HwEvent.TLB_FLUSH_ONE, Cost.TLB_FLUSH_ONE)
+    drop_translation(state, cpu, vaddr, pcid, with_global)
+    drop_walk_caches(state, cpu, pcid)
 
 
 @kernel
-def flush_tlb_mm(state: "State", mm_index: int) -> None:
-    """Drop all translations of an address space from every CPU."""
-    pcid = state.mm[mm_index].pcid
-    for cpu in range(state.knob[Knob.NR_CPUS]):
-        if state.cpu[cpu].tlb_tick:
-            flush_pcid(state, cpu, pcid)
-    _charge_flush(state, mm_index, HwEvent.TLB_FLUSH_ALL, Cost.TLB_FLUSH_ALL)
+def drop_walk_caches(state: "State", cpu: int, pcid: int) -> None:
+    """Drop what a CPU's paging-structure caches hold for one PCID."""
+    for array_index in range(TlbArray.WALK_PD, TlbArray.EPT_PD):
+        array = state.tlb_array[array_index]
+        first = cpu * state.knob[Knob.TLB_ENTRIES] + array.first
+        for index in range(first, first + array.nr_sets * array.nr_ways):
+            if state.tlb[index].key & PCID_MASK == pcid:
+                invalidate(state, index)
 
 
 @kernel
-def flush_tlb_range(state: "State", mm_index: int, start: int, end: int) -> None:
-    """Drop the translations of [start, end) from every CPU: page by page up to 33 pages, else everything."""
-    if (end - start) >> PAGE_SHIFT > SINGLE_PAGE_FLUSH_CEILING:
-        flush_tlb_mm(state, mm_index)
-        return
-    for vaddr in range(start, end, PAGE_SIZE):
-        flush_tlb_page(state, mm_index, vaddr)
+def drop_pcid(state: "State", cpu: int, pcid: int) -> None:
+    """Drop all that a CPU has cached for one PCID; global entries stay."""
+    drop_pcid_lines(state, cpu, pcid)
+    first = cpu * state.knob[Knob.TLB_ENTRIES]
+    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
+        if state.tlb[index].key & (KEY_GLOBAL | PCID_MASK) == pcid:
+            invalidate(state, index)
+
+
+@kernel
+def drop_private(state: "State", cpu: int) -> None:
+    """Drop all that a CPU has cached but global entries."""
+    drop_pcid_lines(state, cpu, NIL)
+    first = cpu * state.knob[Knob.TLB_ENTRIES]
+    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
+        if not state.tlb[index].key & KEY_GLOBAL:
+            invalidate(state, index)
+
+
+@kernel
+def drop_all(state: "State", cpu: int) -> None:
+    """Drop everything that a CPU has cached."""
+    drop_pcid_lines(state, cpu, NIL)
+    first = cpu * state.knob[Knob.TLB_ENTRIES]
+    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
+        invalidate(state, index)
+    state.cpu[cpu].tlb_variants = 0
+
+
+@kernel
+def _first_walk_cache(state: "State") -> int:
+    """Return the place of the first entry that a paging-structure cache has; behind all entries if there is none."""
+    first = state.knob[Knob.TLB_ENTRIES]
+    for array_index in range(TlbArray.WALK_PD, TlbArray.NR):
+        if state.tlb_array[array_index].nr_ways:
+            first = min(first, state.tlb_array[array_index].first)
+    return first
 
 
 @kernel
 def flush_lowered_view(state: "State") -> int:
     """On a guest: drop every translation that grants more than the EPT view now does; return how many.
 
-    The host's INVEPT after it took pages away: one scan of all TLBs, whatever the number of pages. Each CPU
-    that lost something counts as one remote flush.
+    The host's INVEPT after it took pages away: one scan of all CPUs, whatever the number of pages. Each CPU
+    that lost something counts as one remote flush. A walk writes the tables that it passes, so what leads
+    past some goes with the first table that lost its view.
     """
     nr_entries = state.knob[Knob.TLB_ENTRIES]
     nr_dropped = 0
     for cpu in range(state.knob[Knob.NR_CPUS]):
         dropped_before = nr_dropped
-        for index in range(cpu * nr_entries, (cpu + 1) * nr_entries):
+        first = cpu * nr_entries
+        first_of_tables = first + _first_walk_cache(state)
+        for index in range(first, first + nr_entries):
             entry = state.tlb[index]
-            if entry.stamp == 0:
+            if entry.key == 0:
                 continue
-            needed = View.WRITABLE if entry.rights & TlbRight.EPT_WRITE else View.READ_ONLY
-            if state.ept_view[entry.pfn] < needed:
-                _invalidate(state, index)
+            if index >= first_of_tables:
+                invalidate(state, index)
+                continue
+            needed = View.WRITABLE if entry.word & TlbRight.EPT_WRITE else View.READ_ONLY
+            if state.ept_view[(entry.word >> FRAME_SHIFT) & PFN_MASK] < needed:
+                invalidate(state, index)
                 nr_dropped += 1
         if nr_dropped > dropped_before:
-            state.hw_event[HwEvent.TLB_REMOTE_FLUSH] += 1
+            drop_pcid_lines(state, cpu, NIL)
+            state.vm_event[VmEvent.NR_TLB_REMOTE_FLUSH_RECEIVED] += 1
     return nr_dropped

@@ -14,8 +14,8 @@ from node.counters import Current, Knob, KsmStat
 from node.hw.cost import Cost
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, make_pte, pte_pfn
-from node.hw.tlb import flush_tlb_page
 from node.joints import note_view_change, try_to_free_swap
+from node.kmap.flush_calls import flush_tlb_page
 from node.ksm.break_ksm import break_ksm, find_mergeable_vma, mapped_anon_page
 from node.ksm.checksum import content_checksum, page_key, zero_checksum
 from node.ksm.records import ItemPlace, KsmModel
@@ -66,8 +66,9 @@ def _write_protect(state: "State", mm_index: int, vaddr: int, position: int) -> 
 @kernel
 def _replace_page(state: "State", mm_index: int, vaddr: int, position: int, to_pfn: int) -> None:
     """Turn the write-protected entry from its page to ``to_pfn``, merged or zero, and drop the page."""
-    old = pte_pfn(state.pt_word[position])
-    bits = Pte.PRESENT | Pte.USER | Pte.ACCESSED
+    old_pte = state.pt_word[position]
+    old = pte_pfn(old_pte)
+    bits = Pte.PRESENT | Pte.USER | Pte.ACCESSED | old_pte & state.knob[Knob.NX_BIT]
     mm = state.mm[mm_index]
     if state.page[to_pfn].page_flags & PageFlag.ZERO_PAGE:
         mm.nr_anon -= 1

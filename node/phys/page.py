@@ -53,3 +53,5 @@ class PageFlag(IntEnum):
     KERNEL = 1 << 14  # allocated by the kernel for itself
     UNEVICTABLE = 1 << 15
     READAHEAD = 1 << 16  # brought in by swap readahead, and not asked for yet
+    HUGETLB = 1 << 17  # part of a block that is mapped as one huge page
+    UNPAGED = 1 << 18  # part of a process's block on a machine without paging

@@ -65,7 +65,7 @@ SWAP_SLOT = np.dtype(
         ("word", np.int32),
         ("nr_users", np.int32),  # swap entries in page tables
         ("cached_pfn", np.int32),  # frame in the swap cache that holds this slot's page, or 0
-        ("spare", np.int32),
+        ("is_table", np.int32),  # 1: holds a page table, whose entries are in ``state.slot_word``
     ],
     align=True,
 )

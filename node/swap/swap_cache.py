@@ -35,18 +35,12 @@ def _wait_until_read(state: "State", slot: int) -> None:
         state.current[Current.STALL_PS] += wait_ps
 
 
-@entry
-def swap_in(state: "State", mm_index: int, vaddr: int, pte: int) -> int:
-    """Bring the page of swap entry ``pte`` at ``vaddr`` into a frame of the swap cache and wait for it.
-
-    Returns the frame, with a reference for the caller, or NIL if there is no memory. Request.R0 is 1 if the
-    page had to be read from the device (a major fault), else 0.
-    """
-    slot = swap_pte_slot(pte)
+@kernel
+def _swap_in(state: "State", slot: int, vma_index: int, vaddr: int) -> int:
+    """As ``swap_in``, of a slot; ``vma_index`` is NIL if it is of no area."""
     slot_record = state.swap_slot[slot]
     bug_on(state, slot_record.nr_users == 0, Panic.SWAP_COUNT, slot)
     state.current[Current.CLOCK_PS] += state.cost[Cost.SWAP_PATH]
-    vma_index = vma_at(state, mm_index, vaddr)
     pfn = slot_record.cached_pfn
     major = 1 if pfn == 0 else 0
     if pfn != 0:
@@ -62,6 +56,22 @@ def swap_in(state: "State", mm_index: int, vaddr: int, pte: int) -> int:
     if pfn != NIL:
         _wait_until_read(state, slot)
     return pfn
+
+
+@entry
+def swap_in(state: "State", mm_index: int, vaddr: int, pte: int) -> int:
+    """Bring the page of swap entry ``pte`` at ``vaddr`` into a frame of the swap cache and wait for it.
+
+    Returns the frame, with a reference for the caller, or NIL if there is no memory. Request.R0 is 1 if the
+    page had to be read from the device (a major fault), else 0.
+    """
+    return _swap_in(state, swap_pte_slot(pte), vma_at(state, mm_index, vaddr), vaddr)
+
+
+@entry
+def swap_in_slot(state: "State", slot: int) -> int:
+    """Do what ``swap_in`` does for a slot that holds no page of an area: a page table."""
+    return _swap_in(state, slot, NIL, 0)
 
 
 @entry

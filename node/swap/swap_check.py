@@ -1,6 +1,7 @@
 """What must hold of swap when no kernel runs.
 
 - a slot's users are the page-table entries that name it
+- a slot is said to hold a page table if one entry above the last level names it, and that table maps nothing
 - a slot and its frame in the swap cache name each other
 - what is counted, listed and bounded is what the slots say
 - a clean frame of the swap cache holds what its slot holds
@@ -26,20 +27,46 @@ def check_swap(state: "State", mappings: Mappings) -> list[str]:
     nr_slots = state.swap_area[0].nr_slots
     swapped = ~mappings.present
     slots = mappings.slot[swapped]
-    outside = (slots < 1) | (slots >= nr_slots)
+    tables = mappings.table_slot
     wrong = each(
+        tables[(tables < 1) | (tables >= nr_slots)],
+        f"a swapped-out page table: is in slot {{}} of {nr_slots}".format,
+    )
+    outside = (slots < 1) | (slots >= nr_slots)
+    wrong += each(
         np.flatnonzero(swapped)[outside],
         lambda i: f"{mappings.name(i)}: names slot {mappings.slot[i]} of {nr_slots}",
     )
     if wrong or nr_slots == 0:
         return wrong
     users = state.swap_slot["nr_users"]
-    entries = np.bincount(slots, minlength=len(users))
+    entries = np.bincount(slots, minlength=len(users)) + np.bincount(tables, minlength=len(users))
     wrong += each(
         np.flatnonzero(users != entries),
         lambda slot: f"slot {slot}.nr_users: is {users[slot]}, but entries: {entries[slot]}",
     )
+    wrong += _check_tables(state, tables)
     return wrong + _check_cache(state, mappings) + _check_area(state) + _check_writes(state)
+
+
+def _check_tables(state: "State", tables: Ints) -> list[str]:
+    """Check the slots that hold page tables, and what those hold."""
+    counted = np.bincount(tables, minlength=len(state.swap_slot))
+    flagged = state.swap_slot["is_table"]
+    wrong = each(
+        np.flatnonzero(flagged != counted),
+        lambda slot: (
+            f"slot {slot}.is_table: is {flagged[slot]}, but upper entries that name it: {counted[slot]}"
+        ),
+    )
+    if len(tables) == 0:
+        return wrong
+    words = np.asarray(state.slot_word).reshape(len(state.swap_slot), -1)[tables]
+    wrong += each(
+        tables[(words & Pte.PRESENT != 0).any(axis=1)],
+        "slot {}: holds a page table with an entry that is present".format,
+    )
+    return wrong + each(tables[~words.any(axis=1)], "slot {}: holds an empty page table".format)
 
 
 def _check_cache(state: "State", mappings: Mappings) -> list[str]:

@@ -4,6 +4,7 @@
     entry empty       read  -> the shared zero page, read-only
                       write -> a frame of zeroes
     swap entry        the page from the swap cache or the device, then as below if it must be written
+    table swapped     the table, and no more: the access is tried again (node/vm/table_swap.py)
     read-only entry   write -> reuse an exclusive page, copy a shared, merged or zero page (copy-on-write)
 
 ``Access.BREAK`` is what KSM and ``madvise(MADV_UNMERGEABLE)`` use to undo a merge: a write that the area need
@@ -24,8 +25,15 @@ from node.counters import Current, Knob, KsmRun, Request, VmEvent
 from node.hw.cost import Cost
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, pte_pfn, swap_pte_slot
-from node.hw.tlb import flush_tlb_page
-from node.joints import free_swap_entry, free_swap_if_full, note_view_change, swap_in, try_to_free_swap
+from node.joints import (
+    free_swap_entry,
+    free_swap_if_full,
+    note_view_change,
+    swap_in,
+    swap_in_table,
+    try_to_free_swap,
+)
+from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp, alloc_pages
 from node.reclaim.lru import LruList, lru_add
@@ -40,6 +48,7 @@ from node.vm.rmap import (
     page_set_anon_rmap,
     page_share_anon_rmap,
 )
+from node.vm.table_swap import hold_table, release_table
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import entry, kernel
@@ -50,6 +59,14 @@ if TYPE_CHECKING:
 
 
 MAPPED_BITS = Pte.PRESENT | Pte.USER | Pte.ACCESSED
+
+
+@kernel
+def _mapped_bits(state: "State", vma_index: int) -> int:
+    """Return the bits of a read-only entry of an area (vm_page_prot)."""
+    if state.vma[vma_index].vm_flags & VmFlag.EXEC:
+        return MAPPED_BITS
+    return MAPPED_BITS | state.knob[Knob.NX_BIT]
 
 
 @kernel
@@ -81,22 +98,31 @@ def _new_anon_page(state: "State", vma_index: int, vaddr: int) -> int:
 
 
 @kernel
-def _do_anonymous_page(state: "State", vma_index: int, vaddr: int, access: int) -> int:
+def _do_anonymous_page(state: "State", vma_index: int, position: int, vaddr: int, access: int) -> int:
+    """Serve a fault on an empty entry, at ``position`` or, if that is NIL, in a table that is still to be made."""
     mm_index = state.vma[vma_index].mm
     mm = state.mm[mm_index]
-    position = pte_alloc(state, mm_index, vaddr)
     if position == NIL:
-        return VmFault.OOM
-    if access == Access.READ:
+        position = pte_alloc(state, mm_index, vaddr)
+        if position == NIL:
+            return VmFault.OOM
+    if not access & Access.WRITE:
         mm.nr_zero += 1
-        set_user_pte(state, mm_index, position, vaddr, make_pte(state.knob[Knob.ZERO_PFN], MAPPED_BITS))
+        set_user_pte(
+            state,
+            mm_index,
+            position,
+            vaddr,
+            make_pte(state.knob[Knob.ZERO_PFN], _mapped_bits(state, vma_index)),
+        )
         return VmFault.DONE
     pfn = _new_anon_page(state, vma_index, vaddr)
     if pfn == NIL:
         return VmFault.OOM
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO]
     mm.nr_anon += 1
-    set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, MAPPED_BITS | _write_bits(state, vma_index)))
+    bits = _mapped_bits(state, vma_index) | _write_bits(state, vma_index)
+    set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, bits))
     return VmFault.DONE
 
 
@@ -124,7 +150,8 @@ def _copy_page(state: "State", vma_index: int, position: int, vaddr: int) -> int
             try_to_free_swap(state, old)
         put_page(state, old)
         put_page(state, old)
-    set_user_pte(state, mm_index, position, vaddr, make_pte(new, MAPPED_BITS | _write_bits(state, vma_index)))
+    bits = _mapped_bits(state, vma_index) | _write_bits(state, vma_index)
+    set_user_pte(state, mm_index, position, vaddr, make_pte(new, bits))
     flush_tlb_page(state, mm_index, vaddr)
     return VmFault.DONE
 
@@ -205,7 +232,7 @@ def _drop_swap_if_useless(state: "State", pfn: int, access: int) -> None:
     page = state.page[pfn]
     if not page.page_flags & PageFlag.SWAPCACHE:
         return
-    writing_alone = access != Access.READ and not page.page_flags & PageFlag.KSM and page.refcount == 2  # noqa: PLR2004
+    writing_alone = access & Access.WRITE and not page.page_flags & PageFlag.KSM and page.refcount == 2  # noqa: PLR2004
     if writing_alone:
         try_to_free_swap(state, pfn)
     else:
@@ -255,10 +282,10 @@ def _do_swap_page(state: "State", vma_index: int, position: int, vaddr: int, acc
     mm = state.mm[mm_index]
     mm.nr_anon += 1
     mm.nr_swap -= 1
-    writable = access != Access.READ and state.page[pfn].page_flags & PageFlag.ANON_EXCLUSIVE
-    bits = MAPPED_BITS | (_write_bits(state, vma_index) if writable else 0)
+    writable = access & Access.WRITE and state.page[pfn].page_flags & PageFlag.ANON_EXCLUSIVE
+    bits = _mapped_bits(state, vma_index) | (_write_bits(state, vma_index) if writable else 0)
     set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, bits))
-    if access != Access.READ and not writable:
+    if access & Access.WRITE and not writable:
         return _do_wp_page(state, vma_index, position, vaddr)
     return VmFault.DONE
 
@@ -284,7 +311,38 @@ def _access_allowed(state: "State", vma_index: int, access: int) -> int:
         return vm_flags & VmFlag.WRITE
     if access == Access.BREAK:
         return 1
+    if access == Access.EXECUTE:
+        return vm_flags & VmFlag.EXEC
     return vm_flags & (VmFlag.READ | VmFlag.WRITE | VmFlag.EXEC)
+
+
+@kernel
+def _serve(state: "State", vma_index: int, vaddr: int, access: int) -> int:
+    """Serve a fault that the area allows, as the page's entry asks for; return a VmFault."""
+    position = pte_position(state, state.mm[state.vma[vma_index].mm].pgd_pfn, vaddr)
+    pte = 0 if position == NIL else state.pt_word[position]
+    if pte == 0:
+        return _do_anonymous_page(state, vma_index, position, vaddr, access)
+    if is_swap_pte(pte):
+        return _do_swap_page(state, vma_index, position, vaddr, access)
+    if access & Access.WRITE and not pte & Pte.WRITE:
+        return _do_wp_page(state, vma_index, position, vaddr)
+    state.pt_word[position] = pte | Pte.ACCESSED
+    return VmFault.DONE
+
+
+@kernel
+def _bring_table(state: "State", mm_index: int, vaddr: int) -> int:
+    """Bring back the table for ``vaddr`` if it is swapped out; return the fault's VmFault then, else NIL."""
+    came = swap_in_table(state, mm_index, vaddr)
+    if came == NIL:
+        return VmFault.OOM
+    if not came:
+        return NIL
+    if state.request[Request.R0]:
+        state.vm_event[VmEvent.PGMAJFAULT] += 1
+        _count_fault(state, 1)
+    return VmFault.DONE
 
 
 @entry
@@ -292,7 +350,7 @@ def handle_mm_fault(state: "State", mm_index: int, vaddr: int, access: int) -> i
     """Serve a page fault of the current task in address space ``mm_index``; return a VmFault.
 
     ``access`` is an Access. After DONE the access is tried again: the page may have been taken away while
-    its neighbour was being allocated, and then it faults once more.
+    its neighbour was being allocated, or only its table have come back, and then it faults once more.
     """
     vma_index = vma_at(state, mm_index, vaddr)
     if vma_index == NIL or not _access_allowed(state, vma_index, access):
@@ -300,13 +358,12 @@ def handle_mm_fault(state: "State", mm_index: int, vaddr: int, access: int) -> i
     state.vm_event[VmEvent.PGFAULT] += 1
     _count_fault(state, 0)
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_FAULT]
-    position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
-    pte = 0 if position == NIL else state.pt_word[position]
-    if pte == 0:
-        return _do_anonymous_page(state, vma_index, vaddr, access)
-    if is_swap_pte(pte):
-        return _do_swap_page(state, vma_index, position, vaddr, access)
-    if access != Access.READ and not pte & Pte.WRITE:
-        return _do_wp_page(state, vma_index, position, vaddr)
-    state.pt_word[position] = pte | Pte.ACCESSED
-    return VmFault.DONE
+    table = NIL
+    if state.knob[Knob.PAGEABLE_TABLES]:
+        outcome = _bring_table(state, mm_index, vaddr)
+        if outcome != NIL:
+            return outcome
+        table = hold_table(state, mm_index, vaddr)
+    outcome = _serve(state, vma_index, vaddr, access)
+    release_table(state, table)
+    return outcome

@@ -4,11 +4,12 @@ from enum import IntEnum
 
 
 class Access(IntEnum):
-    """What the faulting access wanted."""
+    """What the faulting access wanted: the hardware's AccessKind, and one more. Writes have bit 0 set."""
 
     READ = 0
     WRITE = 1
-    BREAK = 2  # a write that undoes a merge, whatever the area allows
+    EXECUTE = 2
+    BREAK = 3  # a write that undoes a merge, whatever the area allows
 
 
 class VmFault(IntEnum):

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from node.counters import Knob, KsmStat
 from node.hw.page_table import pte_position
+from node.hw.paging import PagingMode
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
-from node.hw.tlb import flush_tlb_mm
-from node.joints import dup_swap_entry, exit_mmap, ksm_enter, note_view_change
+from node.joints import dup_swap_entry, exit_mmap, ksm_enter, note_view_change, swap_in_table
+from node.kmap.flush_calls import flush_tlb_mm
 from node.phys.page import PageFlag
 from node.vm.mmap import new_mm_record
 from node.vm.page_tables import pte_alloc
 from node.vm.rmap import anon_vma_fork, page_add_rmap
+from node.vm.table_swap import hold_table, release_table
 from node.vm.vma import insert_vma
-from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
 from shared.jit import entry, kernel
 from shared.views import View
 
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 @kernel
 def _copy_pte(state: "State", child: int, parent: int, position: int, vaddr: int) -> int:
-    pte = state.pt_word[position]
     to = pte_alloc(state, child, vaddr)
     if to == NIL:
         return NIL
+    pte = state.pt_word[position]  # only now: reclaim, for a table, may have swapped the page out
     child_mm = state.mm[child]
     if is_swap_pte(pte):
         pte &= ~SWAP_ENTRY_EXCLUSIVE
@@ -63,20 +65,31 @@ def _copy_pte(state: "State", child: int, parent: int, position: int, vaddr: int
 
 
 @kernel
+def _copy_entries(state: "State", child: int, parent: int, vaddr: int, end: int) -> int:
+    """Copy what one table of the parent has for [vaddr, end); return 0, or NIL without memory."""
+    position = pte_position(state, state.mm[parent].pgd_pfn, vaddr)
+    for at in range(vaddr, end, PAGE_SIZE):
+        if state.pt_word[position] != 0 and _copy_pte(state, child, parent, position, at) == NIL:
+            return NIL
+        position += 1
+    return 0
+
+
+@kernel
 def _copy_area(state: "State", child: int, parent_vma: int) -> int:
     parent = state.vma[parent_vma].mm
-    pgd = state.mm[parent].pgd_pfn
     vaddr = state.vma[parent_vma].start
     end = state.vma[parent_vma].end
     while vaddr < end:
         border = min(end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
-        position = pte_position(state, pgd, vaddr)
-        if position != NIL:
-            for _ in range((border - vaddr) >> PAGE_SHIFT):
-                if state.pt_word[position] != 0 and _copy_pte(state, child, parent, position, vaddr) == NIL:
-                    return NIL
-                position += 1
-                vaddr += PAGE_SIZE
+        if state.knob[Knob.PAGEABLE_TABLES] and swap_in_table(state, parent, vaddr) == NIL:
+            return NIL
+        table = hold_table(state, parent, vaddr)
+        if table != NIL:
+            failed = _copy_entries(state, child, parent, vaddr, border)
+            release_table(state, table)
+            if failed == NIL:
+                return NIL
         vaddr = border
     return 0
 
@@ -98,6 +111,8 @@ def _copy_areas(state: "State", child: int, parent: int) -> int:
 @entry
 def fork_mm(state: "State", parent: int) -> int:
     """Return a copy of the address space, sharing its frames, or NIL if memory runs out half-way."""
+    if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        return NIL  # the copy would have to be at the same addresses
     child = new_mm_record(state)
     if child == NIL:
         return NIL

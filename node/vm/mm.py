@@ -18,8 +18,10 @@ MM = np.dtype(
         ("minflt", np.int64),
         ("majflt", np.int64),
         ("stall_ps", np.int64),
+        ("ctx_id", np.int64),  # by which CPUs know whose translations they hold; never used twice
+        ("tlb_gen", np.int64),  # flushes so far
         ("pgd_pfn", np.int32),
-        ("pcid", np.int32),  # tag of its TLB entries
+        ("spare_link", np.int32),
         ("first_vma", np.int32),  # VMAs in order of address, or NIL
         ("last_found", np.int32),  # the VMA that the last look-up found, or NIL
         ("nr_vmas", np.int32),

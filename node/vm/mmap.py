@@ -10,9 +10,12 @@ mm/ksm.c (ksm_madvise), arch/x86/mm/mmap.c (mmap_base), with addresses as withou
 
 from typing import TYPE_CHECKING, Final
 
+from node.counters import Current, Knob
+from node.hw.paging import PagingMode
 from node.joints import break_range, ksm_enter
 from node.pool import Pool, pool_alloc, pool_free
-from node.vm.page_tables import alloc_table
+from node.vm.nommu import nommu_mmap
+from node.vm.page_tables import alloc_pgd
 from node.vm.rmap import anon_vma_clone
 from node.vm.unmap import unmap_area
 from node.vm.vma import VmFlag, find_vma, insert_vma
@@ -22,11 +25,8 @@ from shared.jit import entry, kernel
 if TYPE_CHECKING:
     from node.state import State
 
-STACK_TOP: Final = 0x7FFFFFFFF000
 STACK_GAP_BYTES: Final = 128 << 20  # MIN_GAP: what mmap_base leaves for the stack
-MMAP_TOP: Final = STACK_TOP - STACK_GAP_BYTES
 BRK_START: Final = 0x600000
-NR_PCIDS: Final = 4096
 
 
 @kernel
@@ -34,11 +34,13 @@ def _init_mm(state: "State", index: int) -> None:
     mm = state.mm[index]
     mm.brk_start = BRK_START
     mm.brk = BRK_START
-    mm.mmap_top = MMAP_TOP
+    mm.mmap_top = state.knob[Knob.TASK_SIZE] - STACK_GAP_BYTES
     mm.minflt = 0
     mm.majflt = 0
     mm.stall_ps = 0
-    mm.pcid = index % NR_PCIDS
+    state.current[Current.LAST_CTX_ID] += 1
+    mm.ctx_id = state.current[Current.LAST_CTX_ID]
+    mm.tlb_gen = 0
     mm.first_vma = NIL
     mm.last_found = NIL
     mm.nr_vmas = 0
@@ -64,11 +66,9 @@ def new_mm_record(state: "State") -> int:
     if index == NIL:
         return NIL
     _init_mm(state, index)
-    pgd = alloc_table(state, index)
-    if pgd == NIL:
+    if alloc_pgd(state, index) == NIL:
         pool_free(state, Pool.MM, index)
         return NIL
-    state.mm[index].pgd_pfn = pgd
     return index
 
 
@@ -100,6 +100,8 @@ def _find_gap(state: "State", mm_index: int, length: int) -> int:
 @entry
 def mmap(state: "State", mm_index: int, length: int, vm_flags: int) -> int:
     """Map ``length`` bytes of anonymous private memory at the highest gap; return the VMA, or NIL."""
+    if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        return nommu_mmap(state, mm_index, length, vm_flags)
     start = _find_gap(state, mm_index, length)
     if start == NIL:
         return NIL
@@ -108,7 +110,7 @@ def mmap(state: "State", mm_index: int, length: int, vm_flags: int) -> int:
 
 @entry
 def mmap_fixed(state: "State", mm_index: int, start: int, end: int) -> int:
-    """Map [start, end), which must be free, readable and writable; return the VMA, or NIL."""
+    """Map [start, end), which must be free, readable and writable; return the VMA, or NIL. Needs paging."""
     above = find_vma(state, mm_index, start)
     if above != NIL and state.vma[above].start < end:
         return NIL

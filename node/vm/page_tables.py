@@ -1,127 +1,209 @@
 """Making and freeing page tables of an address space (Linux: mm/memory.c, __pte_alloc, free_pgtables)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from node.content import PATTERN_TABLE, generated
 from node.counters import Knob, Request, VmStat
-from node.hw.page_table import NR_LEVELS, TOP_SHIFT, entry_position
+from node.hw.page_table import entry_position, is_large_leaf, leaf_position
+from node.hw.paging import PagingMode
 from node.hw.pte import TABLE_BITS, Pte, make_pte, pte_pfn
-from node.joints import alloc_frames
+from node.joints import alloc_frames, swap_in_table
+from node.kmap.pti import init_pgd, set_pgd
 from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp, free_pages
-from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT, TABLE_SHIFT
+from shared.constants import NIL
 from shared.jit import kernel
 
 if TYPE_CHECKING:
     from node.state import State
 
+PGD_ORDER: Final = 1  # PGD_ALLOCATION_ORDER, whether isolation is on or not
+MIN_LEVELS_64: Final = 4
+
 
 @kernel
-def alloc_table(state: "State", mm_index: int) -> int:
-    """Return a frame that holds an empty table, or NIL if there is no memory."""
-    pfn = alloc_frames(state, 0, Gfp.RECLAIM)
-    if pfn == NIL:
-        return NIL
+def _make_table(state: "State", pfn: int) -> None:
+    """Make a frame an empty table."""
     page = state.page[pfn]
     page.page_flags |= PageFlag.PAGE_TABLE
     # No two tables hold the same bytes, so a guest's never look alike to its host's ksmd.
     page.content = generated(PATTERN_TABLE, state.knob[Knob.CONTENT_KEY], pfn)
-    base = pfn << TABLE_SHIFT
-    for i in range(ENTRIES_PER_TABLE):
-        state.pt_word[base + i] = 0
-    state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES] += 1
-    state.mm[mm_index].nr_page_tables += 1
+    shift = state.knob[Knob.TABLE_SHIFT]
+    for position in range(pfn << shift, (pfn + 1) << shift):
+        state.pt_word[position] = 0
+
+
+@kernel
+def count_tables(state: "State", mm_index: int, level: int, change: int) -> None:
+    """Count a table made or freed: nr_page_table_pages are those of the two lowest levels (pgtable_pmd_page_ctor)."""
+    state.mm[mm_index].nr_page_tables += change
+    if level >= max(state.knob[Knob.NR_LEVELS] - 2, 1):
+        state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES] += change
+
+
+@kernel
+def alloc_table(state: "State", mm_index: int, level: int) -> int:
+    """Return a frame that holds an empty table of ``level``, below the top, or NIL if there is no memory."""
+    pfn = alloc_frames(state, 0, Gfp.RECLAIM)
+    if pfn == NIL:
+        return NIL
+    _make_table(state, pfn)
+    count_tables(state, mm_index, level, 1)
     return pfn
 
 
 @kernel
-def free_table(state: "State", mm_index: int, pfn: int) -> None:
-    """Give back the frame of a table."""
+def free_table(state: "State", mm_index: int, level: int, pfn: int) -> None:
+    """Give back the frame of a table of ``level``, below the top."""
     free_pages(state, pfn, 0)
-    state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES] -= 1
-    state.mm[mm_index].nr_page_tables -= 1
+    count_tables(state, mm_index, level, -1)
 
 
 @kernel
-def pte_alloc(state: "State", mm_index: int, vaddr: int) -> int:
-    """Return where in ``pt_word`` the leaf entry for ``vaddr`` stands, making tables; NIL without memory."""
+def _alloc_upto(state: "State", mm_index: int, vaddr: int, levels: int) -> int:
+    """Return where the entry for ``vaddr`` of the table ``levels`` below the top stands, making tables; or NIL."""
     table = state.mm[mm_index].pgd_pfn
-    for level in range(NR_LEVELS - 1):
-        position = entry_position(table, vaddr, TOP_SHIFT - TABLE_SHIFT * level)
+    for level in range(levels):
+        position = entry_position(state, table, vaddr, level)
         word = state.pt_word[position]
         if word & Pte.PRESENT:
             table = pte_pfn(word)
             continue
-        table = alloc_table(state, mm_index)
+        if word != 0:  # swapped out (node/vm/table_swap.py)
+            if swap_in_table(state, mm_index, vaddr) == NIL:
+                return NIL
+            table = pte_pfn(state.pt_word[position])
+            continue
+        table = alloc_table(state, mm_index, level + 1)
         if table == NIL:
             return NIL
-        state.pt_word[position] = make_pte(table, TABLE_BITS)
-    return entry_position(table, vaddr, PAGE_SHIFT)
+        set_table(state, level, position, make_pte(table, TABLE_BITS))
+    return entry_position(state, table, vaddr, levels)
+
+
+@kernel
+def set_table(state: "State", level: int, position: int, word: int) -> None:
+    """Write an entry that leads to a table; with page-table isolation, one of the top level in both copies."""
+    if level == 0:
+        set_pgd(state, position, word)
+    else:
+        state.pt_word[position] = word
+
+
+@kernel
+def pte_alloc(state: "State", mm_index: int, vaddr: int) -> int:
+    """Return where in ``pt_word`` the last level's entry for ``vaddr`` stands, making tables; NIL without memory."""
+    return _alloc_upto(state, mm_index, vaddr, state.knob[Knob.NR_LEVELS] - 1)
+
+
+@kernel
+def pmd_alloc(state: "State", mm_index: int, vaddr: int) -> int:
+    """Return where the entry for ``vaddr`` of the level above the last stands, making tables; NIL without memory."""
+    return _alloc_upto(state, mm_index, vaddr, state.knob[Knob.NR_LEVELS] - 2)
+
+
+# --- the top table --------------------------------------------------------------------------------------
+
+
+@kernel
+def alloc_pgd(state: "State", mm_index: int) -> int:
+    """Give an address space its top table, with the kernel's half; return its frame, or NIL without memory.
+
+    On 64-bit machines it is the first of a pair: with page-table isolation the second is user mode's. Top tables
+    count nowhere, as in Linux.
+    """
+    if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        return 0
+    order = PGD_ORDER if state.knob[Knob.NR_LEVELS] >= MIN_LEVELS_64 else 0
+    pfn = alloc_frames(state, order, Gfp.RECLAIM)
+    if pfn == NIL:
+        return NIL
+    for table in range(pfn, pfn + (1 << order)):
+        _make_table(state, table)
+    init_pgd(state, pfn)
+    state.mm[mm_index].pgd_pfn = pfn
+    return pfn
+
+
+@kernel
+def _free_pgd(state: "State", mm_index: int) -> None:
+    order = PGD_ORDER if state.knob[Knob.NR_LEVELS] >= MIN_LEVELS_64 else 0
+    pfn = state.mm[mm_index].pgd_pfn
+    for table in range(pfn, pfn + (1 << order)):
+        state.page[table].page_flags &= ~PageFlag.PAGE_TABLE
+    free_pages(state, pfn, order)
 
 
 @kernel
 def free_page_tables(state: "State", mm_index: int) -> None:
-    """Free all tables of an address space that maps nothing any more, and its PGD."""
-    pgd = state.mm[mm_index].pgd_pfn
-    for i in range(ENTRIES_PER_TABLE):
-        pud_word = state.pt_word[(pgd << TABLE_SHIFT) + i]
-        if pud_word & Pte.PRESENT:
-            _free_pud(state, mm_index, pte_pfn(pud_word))
-    free_table(state, mm_index, pgd)
+    """Free all tables of an address space that maps nothing any more, and its top table.
+
+    Goes through the upper tables in order of address. The way down is kept in Request.A0..A4, a table a level.
+    """
+    levels = state.knob[Knob.NR_LEVELS] - 1
+    if levels < 0:
+        return
+    state.request[Request.A0] = state.mm[mm_index].pgd_pfn
+    level = 0
+    vaddr = 0
+    while level >= 0:
+        if level == 0 and vaddr >= state.knob[Knob.TASK_SIZE]:
+            break
+        table = state.request[Request.A0 + level]
+        here = state.paging_level[level]
+        word = state.pt_word[entry_position(state, table, vaddr, level)]
+        if word & Pte.PRESENT and not is_large_leaf(state, level, word):
+            if level < levels - 1:
+                level += 1
+                state.request[Request.A0 + level] = pte_pfn(word)
+                continue
+            free_table(state, mm_index, levels, pte_pfn(word))
+        vaddr += 1 << here.shift
+        # Behind the last entry of a table, it goes on in the one above, behind the entry that led here.
+        while (
+            level > 0 and vaddr >> state.paging_level[level].shift & state.paging_level[level].index_mask == 0
+        ):
+            free_table(state, mm_index, level, state.request[Request.A0 + level])
+            level -= 1
+    _free_pgd(state, mm_index)
+
+
+# --- tables that an area leaves behind ------------------------------------------------------------------
 
 
 @kernel
-def _free_pmd(state: "State", mm_index: int, table: int) -> None:
-    for i in range(ENTRIES_PER_TABLE):
-        word = state.pt_word[(table << TABLE_SHIFT) + i]
-        if word & Pte.PRESENT:
-            free_table(state, mm_index, pte_pfn(word))
-    free_table(state, mm_index, table)
-
-
-@kernel
-def _free_pud(state: "State", mm_index: int, table: int) -> None:
-    for i in range(ENTRIES_PER_TABLE):
-        word = state.pt_word[(table << TABLE_SHIFT) + i]
-        if word & Pte.PRESENT:
-            _free_pmd(state, mm_index, pte_pfn(word))
-    free_table(state, mm_index, table)
-
-
-@kernel
-def _free_tables_of_level(state: "State", mm_index: int, shift: int) -> None:
-    """Free the tables whose entries span ``1 << shift`` bytes and that no other area needs.
+def _free_tables_of_level(state: "State", mm_index: int, level: int) -> int:
+    """Free the tables of a level that the area gone needed and no other does; return how many.
 
     Request.A0..A3: end of the area below, start of the area above (-1: none), start and end of the area gone.
     """
     floor = state.request[Request.A0]
     ceiling = state.request[Request.A1]
-    span = 1 << (shift + TABLE_SHIFT)
+    span = 1 << state.paging_level[level - 1].shift
     vaddr = state.request[Request.A2] // span * span
+    nr_freed = 0
     while vaddr < state.request[Request.A3]:
         if vaddr >= floor and (ceiling < 0 or vaddr + span <= ceiling):
-            table = state.mm[mm_index].pgd_pfn
-            position = entry_position(table, vaddr, TOP_SHIFT)
-            for level in range(1, NR_LEVELS):
+            position = leaf_position(state, state.mm[mm_index].pgd_pfn, vaddr, level - 1)
+            if position != NIL:
                 word = state.pt_word[position]
-                if not word & Pte.PRESENT:
-                    break
-                table = pte_pfn(word)
-                if TOP_SHIFT - TABLE_SHIFT * level == shift:
-                    state.pt_word[position] = 0
-                    free_table(state, mm_index, table)
-                    break
-                position = entry_position(table, vaddr, TOP_SHIFT - TABLE_SHIFT * level)
+                if word & Pte.PRESENT and not is_large_leaf(state, level - 1, word):
+                    set_table(state, level - 1, position, 0)
+                    free_table(state, mm_index, level, pte_pfn(word))
+                    nr_freed += 1
         vaddr += span
+    return nr_freed
 
 
 @kernel
-def free_unused_tables(state: "State", mm_index: int, start: int, end: int) -> None:
-    """Free the tables that served only the area [start, end), which maps nothing any more.
+def free_unused_tables(state: "State", mm_index: int, start: int, end: int) -> int:
+    """Free the tables that served only the area [start, end), which maps nothing any more; return how many.
 
     Request.A0 is the end of the area below it, or 0; Request.A1 the start of the area above, or -1.
     """
     state.request[Request.A2] = start
     state.request[Request.A3] = end
-    for level in range(NR_LEVELS - 1):
-        _free_tables_of_level(state, mm_index, PAGE_SHIFT + TABLE_SHIFT * level)
+    nr_freed = 0
+    for level in range(state.knob[Knob.NR_LEVELS] - 1, 0, -1):
+        nr_freed += _free_tables_of_level(state, mm_index, level)
+    return nr_freed

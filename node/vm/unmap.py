@@ -10,17 +10,30 @@ mm/ksm.c (rmap_walk_ksm), mm/mmap.c (exit_mmap).
 from typing import TYPE_CHECKING
 
 from node.counters import Knob, Request
-from node.hw.page_table import pte_position
+from node.hw.page_table import is_large_leaf, leaf_position, pte_position
+from node.hw.paging import PagingMode
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_swap_pte, pte_pfn, swap_pte_slot
-from node.hw.tlb import flush_tlb_mm, flush_tlb_page
-from node.joints import dup_swap_entry, free_swap_entry, ksm_exit, note_view_change, try_to_free_swap
+from node.joints import (
+    dup_swap_entry,
+    flush_tlb_range,
+    free_swap_entry,
+    ksm_exit,
+    note_view_change,
+    retire_mm,
+    swap_out_table,
+    try_to_free_swap,
+    zap_swapped_table,
+)
+from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
+from node.vm.hugetlb import unmap_huge
 from node.vm.mm import drop_mm
+from node.vm.nommu import nommu_unmap
 from node.vm.page_tables import free_page_tables, free_unused_tables
 from node.vm.put_page import put_page
 from node.vm.rmap import leave_zero_page, page_remove_rmap, unlink_anon_vmas
 from node.vm.vma import remove_vma
-from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, hot_kernel, kernel
 from shared.views import View
 
@@ -57,8 +70,24 @@ def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
 
 
 @kernel
+def _zap_huge(state: "State", pgd: int, vaddr: int) -> int:
+    """Unmap the huge page that an entry above the last level maps at ``vaddr``, if any; return its pages."""
+    level = state.knob[Knob.NR_LEVELS] - 2
+    position = leaf_position(state, pgd, vaddr, level)
+    if position == NIL:
+        return 0
+    word = state.pt_word[position]
+    if not word & Pte.PRESENT or not is_large_leaf(state, level, word):
+        return 0
+    unmap_huge(state, position)
+    return ENTRIES_PER_TABLE
+
+
+@kernel
 def zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
     """Empty every entry for [start, end); return how many pages were mapped or swapped."""
+    if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        return nommu_unmap(state, start, end)
     nr_pages = 0
     pgd = state.mm[mm_index].pgd_pfn
     vaddr = start
@@ -72,6 +101,12 @@ def zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
                     nr_pages += 1
                 position += 1
                 vaddr += PAGE_SIZE
+        else:
+            nr_pages += _zap_huge(state, pgd, vaddr)
+            if state.knob[Knob.PAGEABLE_TABLES]:
+                span = 1 << state.paging_level[0].shift
+                border = min(end, (vaddr // span + 1) * span)
+                nr_pages += zap_swapped_table(state, mm_index, vaddr, border)
         vaddr = border
     return nr_pages
 
@@ -84,10 +119,13 @@ def unmap_area(state: "State", vma_index: int) -> int:
     nr_pages = zap_range(state, mm_index, vma.start, vma.end)
     state.request[Request.A0] = 0 if vma.prev == NIL else state.vma[vma.prev].end
     state.request[Request.A1] = -1 if vma.next == NIL else state.vma[vma.next].start
-    free_unused_tables(state, mm_index, vma.start, vma.end)
+    start = vma.start
+    end = vma.end
+    freed_tables = free_unused_tables(state, mm_index, start, end)
     unlink_anon_vmas(state, vma_index)
     remove_vma(state, vma_index)
-    flush_tlb_mm(state, mm_index)
+    if nr_pages or freed_tables:
+        flush_tlb_range(state, mm_index, start, end, 1 if freed_tables else 0)
     return nr_pages
 
 
@@ -106,8 +144,8 @@ def exit_mmap(state: "State", mm_index: int) -> int:
         nr_pages += zap_range(state, mm_index, state.vma[index].start, state.vma[index].end)
         unlink_anon_vmas(state, index)
         remove_vma(state, index)
+    retire_mm(state, mm_index)
     free_page_tables(state, mm_index)
-    flush_tlb_mm(state, mm_index)
     drop_mm(state, mm_index)
     return nr_pages
 
@@ -151,6 +189,8 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, swap_slot: int)
         return 0
     if swap_slot != NIL:
         _unmap_one(state, mm_index, position, vaddr, swap_slot)
+        if state.knob[Knob.PAGEABLE_TABLES]:
+            swap_out_table(state, mm_index, vaddr)
         return 1
     if not pte & Pte.ACCESSED:
         return 0

@@ -14,21 +14,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from node.counters import VmStat
+from node.counters import Knob, VmStat
 from node.findings import Ints, differ, each, used_records, walk_list
+from node.hw.paging import PagingMode
 from node.hw.pte import Pte
 from node.phys.frames_check import free_block_cover
 from node.phys.page import PageFlag
 from node.pool import Pool
-from node.vm.mappings import Mappings, living_mms
-from shared.constants import NIL, PAGE_SHIFT
+from node.vm.mappings import Mappings, living_mms, second_of_pairs
+from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
 
 if TYPE_CHECKING:
     from node.state import State
 
 _MM_SHIFT = 48  # (address space, page) as one number: pages have 36 bits
 _PAIR_SHIFT = 32
+
+
+def areas_of_blocks(state: "State") -> Ints:
+    """Return the first frame of every area of a machine without paging."""
+    used = used_records(state, Pool.VMA)
+    starts: Ints = state.vma["start"][: len(used)][used] >> PAGE_SHIFT
+    return starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +49,18 @@ class Areas:
     first: Ints
     behind: Ints
 
-    def of(self, mappings: Mappings) -> Ints:
-        """Return for each leaf entry the area that it lies in, or NIL."""
+    def of(self, mappings: Mappings, *, large: bool = False, offset: int = 0) -> Ints:
+        """Return for each entry of the last level, or each larger page, the area that it lies in, or NIL.
+
+        ``offset``: of the page that many behind its first.
+        """
+        mm = mappings.large_mm if large else mappings.mm
+        vpn = (mappings.large_vpn if large else mappings.vpn) + offset
         if len(self.vma) == 0:
-            return np.full(len(mappings.mm), NIL, np.int64)
+            return np.full(len(mm), NIL, np.int64)
         starts = (self.mm << _MM_SHIFT) | self.first
-        at = np.searchsorted(starts, (mappings.mm << _MM_SHIFT) | mappings.vpn, side="right") - 1
-        inside = (at >= 0) & (self.mm[at] == mappings.mm) & (mappings.vpn < self.behind[at])
+        at = np.searchsorted(starts, (mm << _MM_SHIFT) | vpn, side="right") - 1
+        inside = (at >= 0) & (self.mm[at] == mm) & (vpn < self.behind[at])
         return np.where(inside, self.vma[at], NIL)
 
 
@@ -67,6 +81,7 @@ def check_vm(state: "State", mappings: Mappings, held_anon_vmas: Ints) -> list[s
     )
     if wrong:
         return wrong  # what follows relies on these
+    wrong += _check_huge_pages(state, areas, mappings)
     wrong += _check_places(state, mappings)
     wrong += _check_counts_of_frames(state, mappings)
     wrong += _check_rights(state, mappings)
@@ -125,6 +140,8 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
         "a page table": nr_tables != 0,
         "mapped or in the swap cache": anonymous,
         "the kernel's": page_flags & PageFlag.KERNEL != 0,
+        "in a huge page": _frames_in(mappings.huge_heads, ENTRIES_PER_TABLE, nr_frames),
+        "in a block of a machine without paging": page_flags & PageFlag.UNPAGED != 0,
     }
     count = np.sum(list(places.values()), axis=0)
 
@@ -136,7 +153,8 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
     wrong += each(
         np.flatnonzero(nr_tables > 1), lambda pfn: f"frame {pfn}: is a page table {nr_tables[pfn]} times"
     )
-    unused = (page_flags & PageFlag.PAGE_TABLE != 0) & (nr_tables == 0)
+    users_table = page_flags & (PageFlag.PAGE_TABLE | PageFlag.RESERVED) == PageFlag.PAGE_TABLE
+    unused = users_table & (nr_tables == 0)
     wrong += each(
         np.flatnonzero(unused),
         lambda pfn: f"frame {pfn}: is flagged a page table, but of no living address space",
@@ -144,8 +162,34 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
     return wrong + differ(
         "NR_PAGE_TABLE_PAGES",
         state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES],
-        len(mappings.table_pfn),
+        int((mappings.table_level >= max(int(state.knob[Knob.NR_LEVELS]) - 2, 1)).sum()),
         "page tables",
+    )
+
+
+def _frames_in(heads: Ints, nr_pages: int, nr_frames: int) -> npt.NDArray[np.bool_]:
+    """Return for each frame whether it lies in one of the blocks of ``nr_pages`` that begin at ``heads``."""
+    inside = np.zeros(nr_frames, bool)
+    for head in heads.tolist():
+        inside[head : head + nr_pages] = True
+    return inside
+
+
+def _check_huge_pages(state: "State", areas: Areas, mappings: Mappings) -> list[str]:
+    """Check that huge pages lie in areas, and that their frames, and no others, say that they are such."""
+    first = areas.of(mappings, large=True)
+    last = areas.of(mappings, large=True, offset=ENTRIES_PER_TABLE - 1)
+    wrong = each(
+        np.flatnonzero((first == NIL) | (first != last)),
+        lambda i: (
+            f"mm {mappings.large_mm[i]}, huge page {mappings.large_vpn[i]:#x}: is in no area, or in several"
+        ),
+    )
+    flagged = state.page["page_flags"] & PageFlag.HUGETLB != 0
+    inside = _frames_in(mappings.huge_heads, ENTRIES_PER_TABLE, len(flagged))
+    return wrong + each(
+        np.flatnonzero(flagged != inside),
+        lambda pfn: f"frame {pfn}: says that it is in a huge page, or is in one and does not",
     )
 
 
@@ -155,8 +199,13 @@ def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
     refcount = state.page["refcount"]
     entries = np.bincount(mappings.pfn[mappings.present], minlength=len(page_flags))
     entries[page_flags & PageFlag.ZERO_PAGE != 0] = 0
+    entries[mappings.huge_heads] += 1
     cached = (page_flags & PageFlag.SWAPCACHE != 0).astype(np.int64)
     owned = (page_flags & (PageFlag.PAGE_TABLE | PageFlag.KERNEL) != 0).astype(np.int64)
+    owned[page_flags & PageFlag.RESERVED != 0] = 0
+    if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        owned[areas_of_blocks(state)] = 1
+    owned[second_of_pairs(state)] = 0  # a block is held by its first frame
     wrong = each(
         np.flatnonzero(mapcount != entries),
         lambda pfn: f"frame {pfn}.mapcount: is {mapcount[pfn]}, but entries that map it: {entries[pfn]}",
@@ -168,7 +217,7 @@ def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
             f" swap cache {cached[pfn]}, page table or kernel {owned[pfn]}"
         ),
     )
-    mapped = int((mapcount > 0).sum())
+    mapped = int(((mapcount > 0) & (page_flags & PageFlag.HUGETLB == 0)).sum())
     return wrong + differ("NR_ANON_PAGES", state.vm_stat[VmStat.NR_ANON_PAGES], mapped, "frames mapped")
 
 
@@ -201,7 +250,7 @@ def _check_counts_of_mms(state: "State", mappings: Mappings) -> list[str]:
         "nr_anon": np.bincount(mappings.mm[present & ~zero], minlength=mark),
         "nr_zero": np.bincount(mappings.mm[zero], minlength=mark),
         "nr_swap": np.bincount(mappings.mm[~present], minlength=mark),
-        "nr_page_tables": np.bincount(mappings.table_mm, minlength=mark),
+        "nr_page_tables": np.bincount(mappings.table_mm[mappings.table_level > 0], minlength=mark),
         "ksm_zero_pages": np.bincount(mappings.mm[zero & (mappings.pte & Pte.DIRTY != 0)], minlength=mark),
     }
     wrong: list[str] = []

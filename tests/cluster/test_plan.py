@@ -1,9 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.errors import InputError
-from cluster.plan import DATA, Plan, make_plan, real_bytes_needed
+from cluster.plan import DATA, TRACES, Plan, make_plan, real_bytes_needed
 from cluster.scenario_file import load_scenario
 from tests.cluster.fleets import document, plan_of
 
@@ -116,3 +117,67 @@ def test_real_memory_grows_with_frames_and_mergeable_pages(tmp_path: Path) -> No
     specs = HOST + "      - {machine: {memory: 64MiB}}\n"
     frames = (64 << 20) // 4096
     assert real_bytes_needed(plan_text(tmp_path, specs)) == 2 * (100 << 20) + 2 * 80 * frames + 64 * frames
+
+
+MACHINE = "name: lab\nduration: 1s\nmachines:\n  - name: m\n    memory: 64MiB\n    processes:\n"
+
+
+def test_traces_are_found_and_their_runs_counted_once(tmp_path: Path) -> None:
+    entries = """\
+      - {trace: sqlite3}
+      - {trace: sqlite3, loops: 5}
+      - {trace: sqlite3, window: both, huge_pages: 2M}
+      - {trace: sort.npz, window: 0, loops: 1k}
+"""
+    plan = plan_text(tmp_path, MACHINE + entries)
+    spec = plan.specs[0]
+    sqlite3 = {"trace": str(TRACES / "sqlite3.npz"), "loops": 1, "cpu": 0, "huge_pages": "none"}
+    assert spec["processes"] == [
+        sqlite3 | {"windows": [1]},
+        sqlite3 | {"windows": [1], "loops": 5},
+        sqlite3 | {"windows": [0, 1], "huge_pages": "2M"},
+        sqlite3 | {"trace": str(TRACES / "sort.npz"), "windows": [0], "loops": 1000},
+    ]
+    assert spec["trace_bytes"] == 8 * (1926847 + (525090 + 1926847) + 413509)
+    assert real_bytes_needed(plan) == (100 << 20) + 80 * ((64 << 20) // 4096) + spec["trace_bytes"]
+
+
+def test_a_scenarios_own_trace_comes_before_the_projects(tmp_path: Path) -> None:
+    (tmp_path / "sort.npz").write_bytes((TRACES / "sqlite3.npz").read_bytes())
+    spec = plan_text(tmp_path, MACHINE + "      - {trace: sort}\n").specs[0]
+    assert spec["processes"][0]["trace"] == str(tmp_path / "sort.npz")
+
+
+def test_a_trace_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"machines.0.processes.1.trace: 'gone': no gone.npz in .* or .*traces$"
+    ):
+        plan_text(tmp_path, MACHINE + "      - {trace: sort}\n      - {trace: gone}\n")
+    (tmp_path / "cut.npz").write_bytes((TRACES / "sort.npz").read_bytes()[:50_000])
+    with pytest.raises(InputError, match=r"machines.0.processes.0.trace: .*cut.npz: not a whole .npz file"):
+        plan_text(tmp_path, MACHINE + "      - {trace: cut}\n")
+    with np.load(TRACES / "sort.npz", allow_pickle=False) as columns:
+        np.savez_compressed(
+            tmp_path / "less.npz", **{name: columns[name] for name in columns if name != "w1_kind"}
+        )
+    with pytest.raises(
+        InputError, match=r"machines.0.processes.0.trace: .*less.npz: column w1_kind is missing$"
+    ):
+        plan_text(tmp_path, MACHINE + "      - {trace: less.npz}\n")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("{trace: sort, window: 2}", "processes.0.window: 2 is not one of 0, 1 or 'both'"),
+        ("{trace: sort, huge_pages: 4k}", "processes.0.huge_pages: \"4k\" is not one of 'none' or '2M'"),
+        ("{trace: sort, cpu: 1}", "processes.0.cpu: 1, but there are 1 CPUs"),
+        ("{trace: sort, loops: -1}", "processes.0.loops: -1 is below the minimum of 0"),
+        ("{trace: sort, memory: 1MiB}", "processes.0.memory: unknown key"),
+    ],
+)
+def test_a_traces_settings_have_limits(tmp_path: Path, entry: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        plan_text(tmp_path, f"{MACHINE}      - {entry}\n")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -11,20 +11,20 @@ import numpy as np
 from node import invariants
 from node.build import build_state
 from node.counters import Current, VmEvent, VmStat
-from node.hw.mmu import touch
-from node.hw.page_table import NR_LEVELS, TOP_SHIFT
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
-from node.joints import direct_reclaim
+from node.joints import direct_reclaim, run_in_user_mode
 from node.phys.page import PageFlag
 from node.phys.page_alloc import Gfp
 from node.reclaim.lru import NR_LRU_LISTS
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
+from node.vm.access import touch
 from node.vm.mmap import mmap, new_mm
 from node.vm.vma import VmFlag
-from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_S, TABLE_SHIFT
+from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_S
 from shared.jit import entry
 from tests.models.lru import pages_on
+from tests.models.page_tables import NR_LEVELS, TABLE_SHIFT, leaf_entry
 from tests.models.swap import check_area
 
 SPEC = MachineSpec(memory_bytes=64 * MIB, min_free_kbytes=8_000, swap=SwapSpec(8 * MIB, "ssd"))
@@ -33,6 +33,7 @@ SPEC = MachineSpec(memory_bytes=64 * MIB, min_free_kbytes=8_000, swap=SwapSpec(8
 @entry
 def do_touch(state: State, mm: int, vaddr: int, write: int) -> int:
     """Access one page as the current task; return its frame, or NIL."""
+    run_in_user_mode(state, mm)
     return touch(state, mm, vaddr, write)
 
 
@@ -79,15 +80,7 @@ class SwappedMachine:
     def pte(self, mm: int, page: int) -> int:
         """Return a page's entry, 0 if there is no table for it."""
         vaddr = self.base[mm] + (page << PAGE_SHIFT)
-        table = self.state.mm[mm].pgd_pfn
-        for level in range(NR_LEVELS):
-            word = self.state.pt_word[
-                (table << TABLE_SHIFT) + ((vaddr >> (TOP_SHIFT - TABLE_SHIFT * level)) & 511)
-            ]
-            if level == NR_LEVELS - 1 or not word & Pte.PRESENT:
-                break
-            table = (word >> PAGE_SHIFT) & PFN_MASK
-        return int(word)
+        return leaf_entry(self.state, self.state.mm[mm].pgd_pfn, vaddr)
 
     def slot(self, mm: int, page: int) -> int | None:
         """Return the slot that a page's entry names, or None."""
@@ -153,7 +146,8 @@ class SwappedMachine:
         first = table << TABLE_SHIFT
         if level == NR_LEVELS - 1:
             return [first]
-        words = self.state.pt_word[first : first + ENTRIES_PER_TABLE]
+        nr_entries = ENTRIES_PER_TABLE // 2 if level == 0 else ENTRIES_PER_TABLE  # user space is half of it
+        words = self.state.pt_word[first : first + nr_entries]
         lower = [(int(word) >> PAGE_SHIFT) & PFN_MASK for word in words if word & Pte.PRESENT]
         return [position for each in lower for position in self._leaf_tables(each, level + 1)]
 

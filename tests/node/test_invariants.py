@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from node.checkpoint import restore, snapshot
-from node.counters import Current, KsmStat, VmStat
+from node.counters import Current, Knob, KsmStat, VmStat
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte
+from node.hw.tlb import FRAME_SHIFT
 from node.invariants import InvariantError, check, violations
 from node.ksm.records import ItemPlace
 from node.phys.page import PageFlag
@@ -71,9 +72,9 @@ def misalign_a_block(state: State, _: Mappings) -> None:
 
 def tear_a_free_list(state: State, _: Mappings) -> None:
     area = next(
-        record for record in (state.free_area[i] for i in range(len(state.free_area))) if record.nr_free > 1
+        record for record in (state.free_area[i] for i in range(len(state.free_area))) if record.nr_free
     )
-    state.page[state.page[area.first].next].prev = area.last
+    state.page[area.first].prev = area.last
 
 
 def miscount_free_blocks(state: State, _: Mappings) -> None:
@@ -240,8 +241,10 @@ def take_an_address_space_off_ksmds_list(state: State, _: Mappings) -> None:
 
 
 def forget_a_flush(state: State, _: Mappings) -> None:
-    entry = state.tlb[int(np.flatnonzero(state.tlb["stamp"])[0])]
-    entry.pfn += 1
+    # Of CPU 1, which runs the process that has it.
+    entries = np.flatnonzero(state.tlb["key"])
+    entry = state.tlb[int(entries[entries >= state.knob[Knob.TLB_ENTRIES]][0])]
+    entry.word += 1 << FRAME_SHIFT
 
 
 CASES: dict[Corruption, str] = {

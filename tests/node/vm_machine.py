@@ -3,31 +3,39 @@
 from node.build import build_state
 from node.content import write_first_byte
 from node.counters import Current, Knob, Request
-from node.hw.mmu import touch
-from node.hw.page_table import NR_LEVELS, TOP_SHIFT
-from node.hw.pte import PFN_MASK, Pte
+from node.hw.hardware import resolve_hw
+from node.joints import run_in_user_mode
 from node.phys.page import PageFlag
-from node.spec import MachineSpec, SwapSpec, TlbSpec
+from node.spec import MachineSpec, SwapSpec
 from node.state import State
+from node.vm.access import touch
 from node.vm.fork import fork_mm
 from node.vm.mmap import mmap, munmap, new_mm
 from node.vm.unmap import exit_mmap
 from node.vm.vma import VmFlag
-from shared.constants import MIB, NIL, PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.constants import MIB, NIL, PAGE_SHIFT
 from shared.jit import entry
+from tests.models.page_tables import frame_of, leaf_entry
 
 SMALL_BYTES = 72 * MIB  # little more than the kernel itself takes: 6,200 frames
 READ_WRITE = VmFlag.READ | VmFlag.WRITE
-SMALL_TLB = TlbSpec(l1_entries=4, l1_ways=2, l2_entries=16, l2_ways=4)
+SMALL_HW, SMALL_TLB = resolve_hw(
+    {
+        "tlb": {"l1_entries": 4, "l1_ways": 2, "l2_entries": 16, "l2_ways": 4},
+        "walk_caches": {"pd": {"entries": 4}},
+    }
+)
 
 
 @entry
 def touch_page(state: State, mm: int, vaddr: int, write: int) -> int:
+    run_in_user_mode(state, mm)
     return touch(state, mm, vaddr, write)
 
 
 @entry
 def write_byte(state: State, mm: int, vaddr: int, value: int) -> int:
+    run_in_user_mode(state, mm)
     pfn = touch(state, mm, vaddr, 1)
     if pfn != NIL:
         write_first_byte(state, pfn, value)
@@ -39,7 +47,7 @@ class VmMachine:
 
     def __init__(self, cpus: int = 1, swap_bytes: int = 0, rotational: bool = False) -> None:
         swap = SwapSpec(swap_bytes, "hdd" if rotational else "ssd") if swap_bytes else None
-        spec = MachineSpec(SMALL_BYTES, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB)
+        spec = MachineSpec(SMALL_BYTES, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB, hw=SMALL_HW)
         self.state = build_state(spec)
 
     def spawn(self) -> int:
@@ -84,20 +92,11 @@ class VmMachine:
 
     def pte(self, mm: int, vaddr: int) -> int:
         """Return the leaf entry for ``vaddr``, or 0 if a table is missing."""
-        table = self.state.mm[mm].pgd_pfn
-        word = 0
-        for level in range(NR_LEVELS):
-            index = (vaddr >> (TOP_SHIFT - TABLE_SHIFT * level)) & TABLE_INDEX_MASK
-            word = int(self.state.pt_word[(table << TABLE_SHIFT) + index])
-            if not word & Pte.PRESENT:
-                return word if level == NR_LEVELS - 1 else 0
-            table = (word >> PAGE_SHIFT) & PFN_MASK
-        return word
+        return leaf_entry(self.state, self.state.mm[mm].pgd_pfn, vaddr)
 
     def frame(self, mm: int, vaddr: int) -> int:
         """Return the frame that is mapped at ``vaddr``, or NIL."""
-        pte = self.pte(mm, vaddr)
-        return (pte >> PAGE_SHIFT) & PFN_MASK if pte & Pte.PRESENT else NIL
+        return frame_of(self.pte(mm, vaddr))
 
     def content(self, mm: int, vaddr: int) -> int:
         """Return the content id that is mapped at ``vaddr``."""

@@ -9,7 +9,7 @@ Linux: mm/huge_memory.c (split_huge_page, remap_page), mm/migrate.c (try_to_map_
 
 from typing import TYPE_CHECKING
 
-from node.hw.tlb import flush_tlb_mm
+from node.kmap.flush_calls import flush_tlb_mm
 from node.vm.unmap import zap_range
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from node.counters import Current
 from node.guest.guest_machine import GuestMachine
 from node.guest.host import HostMachine
 from node.guest.image import ImageGuest
 from node.guest.invariants import check_guest, check_view
-from node.hw.tlb import TlbRight
+from node.hw.pte import PFN_MASK
+from node.hw.tlb import FRAME_SHIFT, TlbArray, TlbRight
 from shared.messages import HostAnswer, HostPhase, RunUntil, decode_as
 from shared.views import View
 
@@ -73,10 +75,17 @@ class Fleet:
                 check_tlb(guest)
 
 
+def tlb_entries(guest: GuestMachine) -> npt.NDArray[Any]:
+    """Return all valid entries of a guest's TLBs."""
+    nr_pages = int(guest.state.tlb_array[TlbArray.WALK_PD].first)  # behind are the paging-structure caches
+    tlb = np.asarray(guest.state.tlb).reshape(len(guest.state.cpu), -1)[:, :nr_pages].ravel()
+    used: npt.NDArray[Any] = tlb[tlb["key"] != 0]
+    return used
+
+
 def check_tlb(guest: GuestMachine) -> None:
     """Check that no translation cached by a guest grants more than its EPT view."""
-    tlb = np.asarray(guest.state.tlb)
-    used = tlb[tlb["stamp"] != 0]
-    views = np.asarray(guest.state.ept_view)[used["pfn"]]
-    needed = np.where(used["rights"] & TlbRight.EPT_WRITE, View.WRITABLE, View.READ_ONLY)
+    used = tlb_entries(guest)
+    views = np.asarray(guest.state.ept_view)[(used["word"] >> FRAME_SHIFT) & PFN_MASK]
+    needed = np.where(used["word"] & TlbRight.EPT_WRITE, View.WRITABLE, View.READ_ONLY)
     assert (views >= needed).all()

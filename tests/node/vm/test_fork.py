@@ -79,7 +79,7 @@ def test_areas_without_a_page_of_their_own_are_not_copied(machine: VmMachine) ->
     machine.read(parent, vaddr)
     child = machine.fork(parent)
     assert machine.pte(child, vaddr) == 0
-    assert machine.state.mm[child].nr_page_tables == 1
+    assert machine.state.mm[child].nr_page_tables == 0
     assert machine.is_zero_page(child, vaddr) is False
     machine.read(child, vaddr)
     assert machine.is_zero_page(child, vaddr)

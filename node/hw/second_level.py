@@ -1,0 +1,155 @@
+"""Beyond the first-level TLB: the second level, the walk or the software that refills, and the fault.
+
+A TLB entry remembers D, so the first write after reads walks once more to set it; likewise an access that the
+entry forbids walks before it faults, because the tables may have been changed in its favour without a flush.
+
+An entry with a protection key or a memory type other than write-back is looked at with the registers that say
+what it means, in either level. With paging off (CR0.PG clear), an address is physical.
+
+Where software refills the TLB (MIPS), a miss traps to a handler that walks and writes the entry; hardware
+sets no A or D there: the handler does, and a first write traps once more (TLB Modified).
+
+Sources: Intel SDM volume 3, 4.10.2, 4.10.4.1; MIPS R3000: Kane, MIPS RISC Architecture, chapter 4.
+"""
+
+from typing import TYPE_CHECKING
+
+from node.counters import Current, HwEvent, Knob
+from node.hw.cost import Cost
+from node.hw.memory_type import type_extra_ps
+from node.hw.mmu import user_allows
+from node.hw.paging import AccessKind
+from node.hw.pte import PFN_MASK
+from node.hw.registers import Cr0, FaultVector
+from node.hw.tlb import (
+    FRAME_SHIFT,
+    NO_TAG,
+    PAT_INDEX_MASK,
+    PAT_INDEX_SHIFT,
+    SPECIAL_SEEN,
+    Refill,
+    TlbArray,
+    TlbRight,
+    beyond_keys,
+    fill,
+    find_any,
+    find_small,
+    frame_of,
+    put,
+    variants_of,
+)
+from node.hw.walk import key_forbids, path_forbids, walk
+from shared.constants import NIL, PAGE_SHIFT
+from shared.jit import entry, kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+
+@kernel
+def _allows(state: "State", word: int, kind: int) -> int:
+    """Return whether a TLB entry's word lets the current CPU do the access without a walk."""
+    if kind == AccessKind.WRITE:
+        needed = TlbRight.DIRTY | TlbRight.EPT_WRITE
+        if word & needed != needed:
+            return 0
+    return 0 if path_forbids(state, word, kind) or key_forbids(state, word, kind) else 1
+
+
+@kernel
+def _charge_type(state: "State", word: int, kind: int) -> None:
+    """Charge what the page's memory type adds to an access, and say that the data cache must not see it."""
+    if word & TlbRight.SPECIAL:
+        # Whoever makes the access charges a cached one.
+        extra_ps = type_extra_ps(state, word >> PAT_INDEX_SHIFT & PAT_INDEX_MASK, kind)
+        state.current[Current.CLOCK_PS] += extra_ps
+        state.current[Current.PAGE_IS_SPECIAL] = 1
+
+
+@kernel
+def _refill(state: "State", vaddr: int, kind: int) -> int:
+    """Serve a miss of all levels: return the page's word, now in the TLBs, or NIL for a fault."""
+    fetch = kind == AccessKind.EXECUTE
+    state.hw_event[HwEvent.ITLB_WALK if fetch else HwEvent.TLB_WALK] += 1
+    if state.knob[Knob.TLB_REFILL] == Refill.SOFTWARE:
+        state.hw_event[HwEvent.REFILL_TRAP] += 1
+        state.current[Current.CLOCK_PS] += state.cost[Cost.REFILL_TRAP]
+    word = walk(state, vaddr, kind)
+    if word != NIL:
+        fill(state, TlbArray.I1_4K if fetch else TlbArray.D1_4K, vaddr, word)
+        fill(state, TlbArray.L2_4K, vaddr, word)
+    return word
+
+
+@kernel
+def _translate_slowly(state: "State", vaddr: int, kind: int) -> int:
+    """Return the word for an access that the first look did not let through, or NIL for a fault."""
+    if beyond_keys(vaddr):
+        return _refill(state, vaddr, kind)
+    fetch = kind == AccessKind.EXECUTE
+    first_level = TlbArray.I1_4K if fetch else TlbArray.D1_4K
+    index = find_any(state, first_level, vaddr)
+    if index != NIL and _allows(state, state.tlb[index].word, kind):
+        state.hw_event[HwEvent.ITLB_L1_HIT if fetch else HwEvent.TLB_L1_HIT] += 1
+        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
+        return state.tlb[index].word
+    index = find_any(state, TlbArray.L2_4K, vaddr)
+    if index != NIL and _allows(state, state.tlb[index].word, kind):
+        state.hw_event[HwEvent.ITLB_L2_HIT if fetch else HwEvent.TLB_L2_HIT] += 1
+        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L2_HIT]
+        word = state.tlb[index].word
+        fill(state, first_level, vaddr, word)
+        return word
+    return _refill(state, vaddr, kind)
+
+
+@kernel
+def _access_as(state: "State", vaddr: int, kind: int) -> int:
+    """Translate one access of the current CPU at its privilege level; return the 4 KiB frame, or NIL for a fault.
+
+    ``kind`` is an AccessKind. Charges the clock with the translation, and with what the memory type adds.
+    Each access is one first-level hit, second-level hit or walk.
+    """
+    cpu = state.cpu[state.current[Current.CPU]]
+    if not cpu.cr0 & Cr0.PG:
+        pfn = vaddr >> PAGE_SHIFT
+        if 0 <= pfn < state.knob[Knob.NR_FRAMES]:
+            return pfn
+        cpu.fault_vector = FaultVector.GENERAL_PROTECTION
+        cpu.error_code = 0
+        return NIL
+    word = _translate_slowly(state, vaddr, kind)
+    if word == NIL:
+        return NIL
+    _charge_type(state, word, kind)
+    return frame_of(state, word, vaddr)
+
+
+@entry
+def access_as(state: "State", vaddr: int, kind: int) -> int:
+    """As ``_access_as``, for other units."""
+    return _access_as(state, vaddr, kind)
+
+
+@entry
+def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
+    """Go on with a user program's access whose page the first level does not let through as a small private one."""
+    cpu = state.current[Current.CPU]
+    record = state.cpu[cpu]
+    if beyond_keys(vaddr) or not record.cr0 & Cr0.PG or record.fast_tag == NO_TAG:
+        return _access_as(state, vaddr, kind)
+    if variants_of(state, cpu, vaddr) & ~1 or record.tlb_variants & SPECIAL_SEEN:
+        return _access_as(state, vaddr, kind)
+    fetch = kind == AccessKind.EXECUTE
+    index = find_small(state, cpu, TlbArray.L2_4K, vaddr)
+    if index != NIL and user_allows(state.tlb[index].word, kind):
+        state.hw_event[HwEvent.ITLB_L2_HIT if fetch else HwEvent.TLB_L2_HIT] += 1
+        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L2_HIT]
+        word = state.tlb[index].word
+        put(state, TlbArray.I1_4K if fetch else TlbArray.D1_4K, state.tlb[index].key, word)
+        return word >> FRAME_SHIFT & PFN_MASK
+    word = _refill(state, vaddr, kind)
+    if word == NIL:
+        return NIL
+    _charge_type(state, word, kind)
+    return frame_of(state, word, vaddr)
