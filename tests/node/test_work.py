@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from node.counters import Current, HwEvent
+from node.hw.cost import Cost
 from node.hw.pte import Pte
+from node.kmap.entry import run_in_user_mode
 from node.work import (
     BUCKET_WORDS,
     BUCKETS_AT,
@@ -44,6 +46,7 @@ def machine_with_work(**fields: int) -> SmallMachine:
     values = {"seed": 9, "operations": 1000, "vaddr": VADDR, "nr_pages": NR_PAGES, "mm": 1} | fields
     for name, value in values.items():
         setattr(work, name, value)
+    run_in_user_mode(machine.state, 1)
     return machine
 
 
@@ -136,6 +139,18 @@ def test_a_sequential_workload_uses_its_pages_in_order() -> None:
 
 
 @pytest.mark.three_ways
+def test_a_syscall_workload_makes_a_system_call_before_each_access() -> None:
+    spent = []
+    for kind in (WorkKind.SEQUENTIAL, WorkKind.SYSCALL):
+        machine = machine_with_work(kind=kind, operations=7)
+        do_run_work(machine.state, 0, INT64_MAX)
+        assert used_pages(machine) == [0, 1, 2, 3, 4, 5, 6]
+        assert machine.events(HwEvent.SYSCALL) == [7 if kind == WorkKind.SYSCALL else 0]
+        spent.append(machine.state.current[Current.CLOCK_PS])
+    assert spent[1] - spent[0] == 7 * machine.state.cost[Cost.SYSCALL]
+
+
+@pytest.mark.three_ways
 @pytest.mark.parametrize("kind", [WorkKind.UNIFORM, WorkKind.ZIPF])
 def test_a_random_workload_comes_to_every_page(kind: WorkKind) -> None:
     machine = machine_with_work(kind=kind)
@@ -168,7 +183,7 @@ def test_every_write_leaves_another_content() -> None:
 def test_a_workload_stopped_and_resumed_does_what_an_unbroken_one_does() -> None:
     machines = [machine_with_work(kind=WorkKind.ZIPF, write_percent=50) for _ in range(2)]
     do_run_work(machines[0].state, 0, INT64_MAX)
-    for _ in range(1000):
+    while machines[1].state.work[0].counter < 1000:
         do_run_work(machines[1].state, 0, machines[1].state.current[Current.CLOCK_PS] + 1)
     assert contents(machines[0]) == contents(machines[1])
     assert machines[0].state.current[Current.CLOCK_PS] == machines[1].state.current[Current.CLOCK_PS]

@@ -1,6 +1,6 @@
 """What Python calls in tests of workloads."""
 
-from node.kmap.entry import run_in_user_mode
+from node.joints import run_in_user_mode
 from node.state import State
 from node.work import run_work, zipf_page
 from shared.jit import entry
@@ -13,6 +13,4 @@ def do_zipf_page(state: State, base: int, nr_pages: int, draw: int) -> int:
 
 @entry
 def do_run_work(state: State, index: int, limit_ps: int) -> None:
-    """Run a workload as the scheduler does: its process is switched to if another is loaded."""
-    run_in_user_mode(state, state.work[index].mm)
     run_work(state, index, limit_ps)

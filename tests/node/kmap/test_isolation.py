@@ -8,7 +8,7 @@ from node.hw.hardware import resolve_hw
 from node.hw.paging import MODE_NAMES, PAGING_MODES, AccessKind
 from node.hw.pte import TABLE_BITS, Pte
 from node.hw.registers import FaultCode, FaultVector, write_cr3
-from node.hw.second_level import access_as
+from node.joints import access_as
 from node.kmap.kernel_tables import KernelLayout
 from node.kmap.memory_map import RegionName, find_region, signed
 from node.kmap.pti import init_pgd, set_pgd
