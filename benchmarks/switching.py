@@ -155,20 +155,20 @@ def switching_figures() -> list[Figure]:
     """Return all figures of this module; none has a limit."""
     figures = []
     for pcid in (True, False):
-        name = f"switch, 2 x {NR_PAGES} pages, PCID {'on' if pcid else 'off'}"
+        name = f"2 x {NR_PAGES} pages, PCID {'on' if pcid else 'off'}"
         turn = turn_cost(pcid=pcid)
         figures += [
-            Figure(f"{name}: itself", turn.switch_ns / NS_PER_US, None, "us simulated"),
-            Figure(f"{name}: with touches", turn.simulated_ns / NS_PER_US, None, "us simulated"),
+            Figure(f"{name}: a switch", turn.switch_ns / NS_PER_US, None, "us simulated"),
+            Figure(f"{name}: with all touches", turn.simulated_ns / NS_PER_US, None, "us simulated"),
+            Figure(f"{name}: simulating that", turn.real_ns, None, "ns"),
             Figure(f"{name}: walks", turn.walks, None, "a switch"),
-            Figure(f"{name}: with touches", turn.real_ns, None, "ns real"),
         ]
     for nr_cpus in CPU_COUNTS:
         name = f"shootdown, {nr_cpus} CPUs"
         flush = shootdown_cost(nr_cpus, NR_FLUSHES // nr_cpus)
         figures += [
-            Figure(f"{name}: its sender", flush.sender_ns / NS_PER_US, None, "us simulated"),
-            Figure(f"{name}: all CPUs", flush.all_cpus_ns / NS_PER_US, None, "us simulated"),
-            Figure(f"{name}", flush.real_ns, None, "ns real"),
+            Figure(f"{name}: who asks for it", flush.sender_ns / NS_PER_US, None, "us simulated"),
+            Figure(f"{name}: all together", flush.all_cpus_ns / NS_PER_US, None, "us simulated"),
+            Figure(f"{name}: simulating that", flush.real_ns, None, "ns"),
         ]
     return figures

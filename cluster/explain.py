@@ -10,6 +10,7 @@ A machine that is written out gets one process with a little memory, so that the
 What the answer holds is the machine's to say (docs/explain.md); ``explain_text`` writes it for people.
 """
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from typing import Any, Final
 from cluster.config import Machine, Scenario
 from cluster.errors import InputError, one_line
 from cluster.plan import Plan, make_plan, real_bytes_needed
+from cluster.progress import say
 from cluster.scenario_file import load_scenario, set_key, validate_model
 from shared.constants import NS_PER_S
+from shared.unit_digest import cache_home
 from shared.units import format_size, parse_duration
 
 Spec = dict[str, Any]
 
+KERNELS: Final = "node.explain.entries"  # the unit that only this command needs
 MACHINE: Final = "--machine"
 KERNEL: Final = "kernel"
 SUFFIXES: Final = (".yaml", ".yml")
@@ -72,6 +76,7 @@ def explain_translate(request: ExplainRequest) -> Spec:
     if spec["kind"] == "host" and at_ns:
         raise InputError(f"--at {request.at}: a host runs only with its guests; leave --at out")
     _check_memory(plan, spec)
+    _announce_compiling()
     from node.machine import build_machine
 
     try:
@@ -86,6 +91,13 @@ def explain_translate(request: ExplainRequest) -> Spec:
         raise InputError(one_line(error)) from None
     said["machine"] = {"name": spec["id"], **said["machine"]}
     return said
+
+
+def _announce_compiling() -> None:
+    """Say on stderr that this will take a while, if no machine was ever asked before."""
+    is_compiled = os.environ.get("NUMBA_DISABLE_JIT") != "1"
+    if is_compiled and next(cache_home().glob(f"{KERNELS}-*"), None) is None:
+        say("compiling kernels: half a minute, this once")
 
 
 # --- the question ---------------------------------------------------------------------------------------

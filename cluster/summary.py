@@ -7,6 +7,8 @@ For a host, from its counters at the end:
     saved              from pages of zeroes, and from all others, apart
     slowdown           (run + stall) / run: how much longer the guests' work took than alone
 
+A plain machine also shows what its translation hardware did; its time is that of all its CPUs, idle ones included.
+
 Every figure comes from counters by Linux's names; a counter that a member does not have counts as 0, and
 a slowdown without run time is null.
 """
@@ -231,7 +233,7 @@ def _translation_rows(machines: list[dict[str, Any]]) -> Rows:
             "CR3 writes",
             "that flush",
             "flush IPIs",
-            "CPU time",
+            "time",
         ]
     ]
     counted = ("refill_trap", "kernel_entry", "cr3_write", "cr3_flush", "nr_tlb_remote_flush_received")

@@ -3,7 +3,7 @@
     sequential   0 1 2 3 ... and again from 0
     uniform      every page as likely
     zipf         the page of rank r with weight r**-exponent
-    syscall      as sequential, with a system call that does nothing before each access
+    syscall      as sequential, and before each access a system call that does nothing
     trace        what a real program did (node/trace.py)
 
 Operation n of a workload is a function of its seed and n: one splitmix64 word says which page, whether it is

@@ -22,6 +22,8 @@ ever need at boot; older kernels, and all 32-bit ones, let the process fault and
 
 Linux: arch/x86/mm/pti.c (__pti_set_user_pgtbl), arch/x86/mm/pgtable.c (pgd_ctor, clone_pgd_range),
 arch/x86/mm/fault.c (vmalloc_fault; its 64-bit half is in 4.15's), Documentation/x86/pti.rst.
+# Differs from Linux: kernel text is never global under isolation; Linux keeps it so on processors without PCIDs unless
+# told ``pti=on``.
 # Differs from Linux: the user copy lacks what no modelled path uses: each CPU's TSS scratch page, the %esp fixup
 # stacks and the vsyscall page; and the lecture's kernel maps no entry text there but the trampoline.
 """

@@ -63,6 +63,21 @@ def test_the_table_is_plain_where_there_is_no_terminal(
         assert text in out
 
 
+def test_machines_show_what_their_translation_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(tmp_path, document() | {"hosts": [], "machines": [{"name": "m", "memory": "64MiB"}]})
+    counters = {"tlb_walk": 3, "itlb_walk": 1, "walk_references": 10, "cr3_write": 1234, "run_ns": 5_000_000}
+    summary = summarize(plan, result_of([counters]))
+    assert summary["machines"][0]["walk_references"] == 10
+    print_summary(summary, {})
+    out = capsys.readouterr().out
+    assert "Data caches" not in out
+    row = [cell.strip() for cell in out.splitlines()[-2].strip("|").split("|")]
+    assert row == ["m", "0", "0", "4", "2.50", "0", "0", "1,234", "0", "0", "5 ms"]
+    print_summary(summarize(plan, result_of([{"dcache_hit": 7, "dcache_miss": 2, "dcache_synonym": 1}])), {})
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-2].strip("|").split("|")]
+    assert row == ["m", "7", "2", "1", "0", "0"]
+
+
 def test_progress_is_told_in_one_line() -> None:
     progress = Progress(12_340_000_000, 140_000_000_000, 9, {"ksm.pages_sharing": 2560, "nr_swap_used": 256})
     assert progress_text(progress) == "12.3 s of 2.33 min | 9 guests | KSM saves 10 MiB | swapped 1 MiB"

@@ -1,6 +1,5 @@
 """What Python calls in tests of workloads."""
 
-from node.joints import run_in_user_mode
 from node.state import State
 from node.work import run_work, zipf_page
 from shared.jit import entry
