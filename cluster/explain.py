@@ -31,7 +31,7 @@ KERNELS: Final = "node.explain.entries"  # the unit that only this command needs
 MACHINE: Final = "--machine"
 KERNEL: Final = "kernel"
 SUFFIXES: Final = (".yaml", ".yml")
-NAME: Final = "machine"
+NAME: Final = "m0"
 MAX_NAMED: Final = 8  # names that an error lists
 MAX_AT_NS: Final = 3600 * NS_PER_S
 _NUMBER: Final = r"0[xX][0-9A-Fa-f_]{1,24}|[0-9_]{1,24}"
@@ -40,11 +40,14 @@ _ADDRESS: Final = re.compile(
 )
 _ADDRESS_END: Final = 1 << 64
 # Small enough to be written within a millisecond, so that --at 1ms finds all of it mapped.
-DEFAULTS: Final[Spec] = {
-    "name": NAME,
-    "memory": "512MiB",
-    "processes": [{"workload": "sequential", "memory": "1MiB", "operations": 0, "write_percent": 100}],
+PROCESS: Final[Spec] = {
+    "workload": "sequential",
+    "memory": "1MiB",
+    "operations": 0,
+    "write_percent": 100,
+    "think_ns": 1000,
 }
+DEFAULTS: Final[Spec] = {"name": NAME, "memory": "512MiB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ def _file_of(text: str) -> str:
 
 def _written_out(request: ExplainRequest) -> Scenario:
     """Return a scenario of the one machine that ``zen4,memory=1GiB`` and ``--set`` describe."""
-    document = dict(DEFAULTS, processes=[dict(process) for process in DEFAULTS["processes"]])
+    document = {**DEFAULTS, "processes": [dict(PROCESS)]}
     places = {}
     for part in _split(request.machine):
         setting = part if "=" in part else f"hw.processor={part}"

@@ -33,8 +33,9 @@ def print_translation(said: Said) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    lines = list(lines_of(said))  # all of it, before anything is printed
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    for text, style in lines_of(said):
+    for text, style in lines:
         console.print(Text(text.rstrip(), style=style))
 
 
@@ -307,6 +308,5 @@ def _fault(outcome: Said) -> Iterator[Line]:
     yield f"  {outcome['name']} (vector {outcome['vector']}), {code}{cr2}", BAD
     yield f"  {outcome['because']}", BAD
     linux = outcome["linux"]
-    yield f"  Linux     {linux['says']}", PLAIN
-    if "outcome" in linux:
-        yield f"            {linux['outcome']}", PLAIN
+    came_of_it = f": {linux['outcome']}" if "outcome" in linux and linux["outcome"] != linux["action"] else ""
+    yield f"  Linux     {linux['says']}{came_of_it}", PLAIN

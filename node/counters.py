@@ -108,6 +108,7 @@ class Knob(IntEnum):
     SWAPPER_PGD = 40  # frame of the master kernel page table's top level
     KERNEL_PGD_INDEX = 41  # first entry of a top-level table that maps the kernel
     ENTRY_PAGES = 42  # kernel pages that every entry into the kernel touches
+    INVPCID = 47  # 1: the processor has that instruction
     NX_BIT = 43  # what an entry that forbids fetches has set: bit 63, or 0 where the mode has none
     VMALLOC_START = 44  # first address of vmalloc, signed
     VMALLOC_LAST = 45  # its last address

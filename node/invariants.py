@@ -13,7 +13,7 @@ have more to hold at a border: node/guest/invariants.py.
 
 from node.findings import check_pools
 from node.hw.data_cache_check import check_data_cache
-from node.hw.tlb_check import forbidden_entries
+from node.kmap.tlb_check import forbidden_entries
 from node.ksm.ksm_check import check_ksm, held_anon_vmas
 from node.phys.frames_check import check_frames
 from node.reclaim.lru_check import check_lru

@@ -1,9 +1,10 @@
 """``@kernel``, ``@entry`` and ``declare``: the one place that chooses numba's compiler options.
 
-Three kinds of function, by who may call them:
+Kinds of function, by who may call them:
 
     @kernel          called by kernels and entries of the same unit; becomes part of their machine code
     @hot_kernel      a kernel that is always inlined
+    @cold_kernel     a kernel that never is
     @entry           called by Python, and by kernels of other units through a declaration; kept on disk
     declare(...)     what another unit's entry looks like from here (node/joints.py has them all)
 
@@ -104,7 +105,8 @@ def _leave_to_the_entry(library: Any) -> None:
 class _Kernel(CPUDispatcher):
     """A numba function with one compiled copy: every argument but the state is an int64."""
 
-    def __init__(self, func: Any, targetoptions: dict[str, Any]) -> None:
+    def __init__(self, func: Any, targetoptions: dict[str, Any], *, is_cold: bool = False) -> None:
+        self._is_cold = is_cold
         super().__init__(func, locals={}, targetoptions=targetoptions)
         self._compiler = _KernelCompiler(func, self.targetdescr, targetoptions, {}, compiler.Compiler)
         self._key = object()  # by which numba's target context finds the compiled copy
@@ -115,6 +117,10 @@ class _Kernel(CPUDispatcher):
         with global_compiler_lock:
             if kinds not in self.overloads:
                 compiled = self._compiler.compile(kinds, return_type)
+                if self._is_cold:
+                    function = compiled.library._final_module.get_function(compiled.fndesc.mangled_name)
+                    for attribute in ("noinline", "cold"):
+                        function.add_function_attribute(attribute)
                 _leave_to_the_entry(compiled.library)
                 self.targetctx.insert_user_function(self._key, compiled.fndesc, [compiled.library])
                 self.overloads[kinds] = compiled
@@ -138,7 +144,8 @@ def kernel(func: Callable[P, R]) -> Callable[P, R]:
     """Make ``func(state, int, ...)`` part of the machine code of the entries that call it."""
     if not COMPILED:
         return func
-    return cast("Callable[P, R]", _Kernel(func, dict(_OPTIONS)))
+    # Said, because a kernel that is first compiled under a hot one would inherit that it is always inlined.
+    return cast("Callable[P, R]", _Kernel(func, {**_OPTIONS, "forceinline": False}))
 
 
 def hot_kernel(func: Callable[P, R]) -> Callable[P, R]:
@@ -149,6 +156,13 @@ def hot_kernel(func: Callable[P, R]) -> Callable[P, R]:
     if not COMPILED:
         return func
     return cast("Callable[P, R]", _Kernel(func, {**_OPTIONS, "forceinline": True}))
+
+
+def cold_kernel(func: Callable[P, R]) -> Callable[P, R]:
+    """As ``kernel``, but always a call: for what hot code hardly ever does, so that it keeps its registers."""
+    if not COMPILED:
+        return func
+    return cast("Callable[P, R]", _Kernel(func, {**_OPTIONS, "forceinline": False}, is_cold=True))
 
 
 # --- entries ------------------------------------------------------------------------------------------

@@ -88,8 +88,7 @@ static void catch_up(State *s)
         UNREACHED();
     if (s->knob[KNOB_PTI])
         cpu->user_flush_mask |= 1 << cpu->asid;
-    drop_pcid(s, index, cpu->asid + 1);
-    s->current[CURRENT_CLOCK_PS] += s->cost[COST_CR3_WRITE];
+    write_cr3(s, cpu->cr3);
     s->vm_event[VM_EVENT_NR_TLB_LOCAL_FLUSH_ALL]++;
     context->tlb_gen = tlb_gen;
 }

@@ -86,7 +86,7 @@ DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
     Cost.CR3_WRITE: 200,
     Cost.IPI: 4000,  # of the CPU that sends and waits, however many receive [Amit]
     Cost.IPI_HANDLER: 1000,  # of each CPU that is interrupted [Amit]
-    Cost.CONTEXT_SWITCH: 3250,  # 1.25 us [pcid]
+    Cost.CONTEXT_SWITCH: 3050,  # 1.25 us [pcid], less its write of CR3, which is charged by itself
     Cost.SYSCALL: 499,  # 192 ns: a cheap system call without page-table isolation [kaiser]
     # Taking the exception, and the nine instructions of the R3000's handler, one of them a load that waits.
     Cost.REFILL_TRAP: 15,  # [Kane]

@@ -21,7 +21,6 @@ CPU = np.dtype(
         ("efer", np.int64),
         ("pkru", np.int64),  # 0..2**32-1
         ("pat", np.int64),  # IA32_PAT
-        ("loaded_mm", np.int64),  # ctx_id of the address space in CR3 (cpu_tlbstate); 0: init_mm
         (
             "tlb_variants",
             np.int32,
@@ -30,7 +29,7 @@ CPU = np.dtype(
         ("ac", np.int16),  # EFLAGS.AC, which lets the kernel touch user pages under SMAP
         ("fault_vector", np.int16),  # of the last access that failed: FaultVector
         ("error_code", np.int16),  # FaultCode bits
-        ("asid", np.int16),  # loaded_mm_asid
+        ("asid", np.int16),  # of the address space in CR3
         ("next_asid", np.int16),
         ("user_flush_mask", np.int16),  # ASIDs whose user PCID is flushed on the way back to user mode
         ("lazy", np.int16),  # 1: a kernel thread runs on the address space of whoever ran before

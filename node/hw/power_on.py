@@ -133,6 +133,7 @@ def power_on(state: "State", hw: HwSpec, tlb: TlbSpec, *, is_guest: bool) -> Non
     setup_tlbs(state, tlb, hw.walk_caches, mode)
     state.knob[Knob.PCID] = int(hw.pcid)
     state.knob[Knob.PTI] = int(hw.pti)
+    state.knob[Knob.INVPCID] = int(hw.features.invpcid)
     state.knob[Knob.NX_BIT] = NX if has_nx else 0
     state.knob[Knob.EPT_LEVELS] = EPT_LEVELS if is_guest else 0
 

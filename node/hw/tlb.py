@@ -44,7 +44,7 @@ from node.hw.cache_lines import CacheMode, drop_page_lines, drop_pcid_lines
 from node.hw.paging import PageSize
 from node.hw.pte import PFN_MASK, Pte
 from shared.constants import INT64_MAX, NIL, PAGE_OFFSET_MASK, PAGE_SHIFT
-from shared.jit import hot_kernel, kernel
+from shared.jit import cold_kernel, hot_kernel, kernel
 from shared.rng import below, splitmix64_word
 from shared.views import View
 
@@ -208,7 +208,7 @@ def _pointed_at(state: "State", place: int, nr_ways: int, wired: int) -> int:
     return way
 
 
-@kernel
+@cold_kernel
 def _note_use_in_tree(state: "State", cpu: int, array_index: int, index: int) -> None:
     array = state.tlb_array[array_index]
     way = (index - cpu * state.knob[Knob.TLB_ENTRIES] - array.first) % array.nr_ways
@@ -237,7 +237,7 @@ def _note_fill(state: "State", cpu: int, array_index: int, index: int) -> None:
         _note_use_in_tree(state, cpu, array_index, index)
 
 
-@kernel
+@cold_kernel
 def _victim_other(state: "State", cpu: int, array_index: int, first: int) -> int:
     """Return the way of a set that goes, an invalid one before others: by any rule, and past wired ways."""
     array = state.tlb_array[array_index]

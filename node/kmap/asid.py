@@ -129,7 +129,8 @@ def switch_mm(state: "State", mm_index: int) -> None:
     was_lazy = record.lazy
     record.lazy = 0
     if record.mm != mm_index:
-        state.hw_event[HwEvent.CONTEXT_SWITCH] += 1
+        if mm_index != INIT_MM:
+            state.hw_event[HwEvent.CONTEXT_SWITCH] += 1
         _switch_to(state, cpu, mm_index, NIL)
         return
     if not was_lazy or mm_index == INIT_MM:

@@ -7,8 +7,9 @@
         CPUs with it loaded, but lazy:                nothing, unless page tables were freed
         all others:                                   nothing; their next switch sees the generation
 
-A page's flush is INVLPG for the kernel's PCID and INVPCID for the user's; a whole flush rewrites CR3 and leaves
-the user's PCID to the return to user mode. A lazy CPU that is interrupted moves over to the kernel's own table.
+A page's flush is INVLPG for the kernel's PCID and INVPCID for the user's, which a processor without that instruction
+leaves to the return to user mode; a whole flush writes CR3 anew and leaves the user's PCID to that return too. A lazy
+CPU that is interrupted moves over to the kernel's own table.
 
 What is counted, by Linux's names: nr_tlb_remote_flush, once a flush that asks other CPUs;
 nr_tlb_remote_flush_received, each CPU asked; nr_tlb_local_flush_one, pages, and nr_tlb_local_flush_all,
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, VmEvent
 from node.hw.cost import Cost
-from node.hw.tlb import drop_all, drop_page, drop_pcid, drop_private
+from node.hw.registers import write_cr3
+from node.hw.tlb import drop_all, drop_page
 from node.kmap.asid import (
     INIT_MM,
     NR_ASIDS,
@@ -49,19 +51,20 @@ def _flush_one_user(state: "State", cpu: int, vaddr: int) -> None:
     """Drop one page of the loaded address space, of both its PCIDs (flush_tlb_one_user)."""
     asid = state.cpu[cpu].asid
     drop_page(state, cpu, vaddr, kernel_pcid(state, asid), 1)
-    if state.knob[Knob.PTI] and state.knob[Knob.PCID]:
+    if not state.knob[Knob.PTI] or not state.knob[Knob.PCID]:
+        return
+    if state.knob[Knob.INVPCID]:
         drop_page(state, cpu, vaddr, user_pcid(state, asid), 0)
+    else:
+        invalidate_user_asid(state, cpu, asid)
 
 
 @kernel
 def _flush_local(state: "State", cpu: int) -> None:
-    """Drop all translations of the loaded address space (flush_tlb_local)."""
-    asid = state.cpu[cpu].asid
-    invalidate_user_asid(state, cpu, asid)
-    if state.knob[Knob.PCID]:
-        drop_pcid(state, cpu, kernel_pcid(state, asid))
-    else:
-        drop_private(state, cpu)
+    """Drop all translations of the address space that the current CPU has loaded, by writing CR3 anew."""
+    record = state.cpu[cpu]
+    invalidate_user_asid(state, cpu, record.asid)
+    write_cr3(state, record.cr3)
 
 
 @kernel
@@ -82,7 +85,6 @@ def _catch_up(state: "State", start: int, end: int, is_local: int) -> None:
             state.vm_event[VmEvent.NR_TLB_LOCAL_FLUSH_ONE] += nr_pages
     else:
         _flush_local(state, cpu)
-        state.current[Current.CLOCK_PS] += state.cost[Cost.CR3_WRITE]
         if is_local:
             state.vm_event[VmEvent.NR_TLB_LOCAL_FLUSH_ALL] += 1
     context.tlb_gen = tlb_gen

@@ -48,7 +48,7 @@ def _init_mm(state: "State", index: int) -> None:
     mm.nr_swap = 0
     mm.nr_zero = 0
     mm.nr_page_tables = 0
-    mm.alive = 1
+    mm.alive = 0  # not before it has a top table: the OOM killer, called for one, must not pick it
     mm.mergeable = 0
     mm.ksm_rmap_list = NIL
     mm.ksm_rmap_items = 0
@@ -69,6 +69,7 @@ def new_mm_record(state: "State") -> int:
     if alloc_pgd(state, index) == NIL:
         pool_free(state, Pool.MM, index)
         return NIL
+    state.mm[index].alive = 1
     return index
 
 

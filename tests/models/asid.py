@@ -156,6 +156,7 @@ class AsidModel:
             self.counts["nr_tlb_local_flush_one"] += nr_pages if is_local else 0
         else:
             self._invalidate_user_asid(cpu, asid)
+            self._write_cr3(cpu, "kernel", kept=False)
             self.counts["nr_tlb_local_flush_all"] += is_local
         state.contexts[asid] = (mm, mm_gen)
 

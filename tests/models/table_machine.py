@@ -27,10 +27,10 @@ TABLE_SHIFT = 10
 
 
 def table_spec(swap_bytes: int = 64 * MIB, device: str = "ssd") -> MachineSpec:
-    """Return a machine of which less than two thousand frames can be used, without readahead."""
+    """Return a machine of which fewer than fifteen hundred frames can be used, without readahead."""
     spec = MachineSpec(
         memory_bytes=64 * MIB,
-        min_free_kbytes=8_000,
+        min_free_kbytes=11_000,
         page_cluster=0,
         swap=SwapSpec(swap_bytes, device),
         pageable_tables=True,

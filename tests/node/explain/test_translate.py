@@ -8,9 +8,8 @@ import pytest
 from node.counters import Current, HwEvent, Knob
 from node.explain.cached import look_into_tlbs, look_into_walk_caches
 from node.explain.tables import Place
-from node.hw.paging import AccessKind
+from node.hw.paging import AccessKind, PagingMode
 from node.kmap.memory_map import START_KERNEL_MAP, RegionName, find_region
-from node.hw.paging import PagingMode
 from node.machine import Machine
 from shared.constants import MIB, PAGE_SHIFT, PAGE_SIZE
 from tests.models.page_tables import leaf_entry
@@ -22,7 +21,12 @@ NR_PAGES = 16
 HARDWARE_4X4 = 4 * 4 + 4 + 4  # references of a nested walk without caches
 DIRECT_MAP = 0xFFFF_8880_0000_0000
 LEAST = {"memory_bytes": MEMORY, "kind": "machine", "vm": {"min_free_kbytes": 128}}
-WORK = {"workload": "sequential", "memory_bytes": NR_PAGES * PAGE_SIZE, "write_percent": 100}
+WORK = {
+    "workload": "sequential",
+    "memory_bytes": NR_PAGES * PAGE_SIZE,
+    "write_percent": 100,
+    "think_ns": 10_000,
+}
 
 
 def machine_of(*works: dict[str, Any], ran_ms: int = 0, **changes: Any) -> Machine:
@@ -286,7 +290,10 @@ def test_a_process_stays_on_its_cpu_and_the_clock_is_its() -> None:
     ("question", "said"),
     [
         ({"base": "nowhere"}, "address: 'nowhere' is not a number, nor one of first, user-space, "),
-        ({"base": "hole-at-the-top", "offset": 1 << 40}, "address: 0x100ffffe00000 is outside the 64 bits"),
+        (
+            {"base": "hole-at-the-top", "offset": 1 << 40},
+            "address: 0x1000000ffffe00000 is outside the 64 bits",
+        ),
         ({"base": 0, "process": 1}, "process: 1 is not one of this machine's (0 to 0)"),
         ({"base": 0, "cpu": 1}, "cpu: 1 is not one of this machine's (0 to 0)"),
         ({"base": "first", "process": "kernel"}, "address: first: there is no memory of a process"),
@@ -296,7 +303,7 @@ def test_a_process_stays_on_its_cpu_and_the_clock_is_its() -> None:
 def test_questions_about_what_is_not_there_are_one_line(question: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 # the message is compared below
         machine_of().explain_translation(question)
-    assert str(caught.value).startswith(said) or said in str(caught.value)
+    assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
 
 

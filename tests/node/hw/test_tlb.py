@@ -14,8 +14,8 @@ from node.counters import HwEvent, Knob, VmEvent
 from node.hw.paging import AccessKind, PageSize
 from node.hw.pte import Pte
 from node.hw.tlb import Replacement, TlbArray
-from node.hw.tlb_check import forbidden_entries
 from node.kmap.asid import NR_ASIDS
+from node.kmap.tlb_check import forbidden_entries
 from shared.constants import MIB, PAGE_SHIFT
 from shared.streams import Purpose, Stream
 from shared.views import View

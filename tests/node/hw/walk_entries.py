@@ -11,7 +11,7 @@ from typing import Final
 
 from node.counters import Current
 from node.hw.mmu import access
-from node.hw.registers import Cr0, set_tag, write_cr0, write_cr3, write_cr4
+from node.hw.registers import Cr0, set_tag, write_cr0, write_cr3, write_cr4, write_pkru
 from node.hw.tlb import drop_all
 from node.hw.walk import walk
 from node.joints import access_as
@@ -83,6 +83,6 @@ def load_control(state: State, cr0: int, cr3: int, cr4: int) -> int:
 def load_rest(state: State, pkru: int, cpl: int, ac: int) -> None:
     """Load what is loaded without dropping anything."""
     cpu = state.cpu[state.current[Current.CPU]]
-    cpu.pkru = pkru
+    write_pkru(state, pkru)
     cpu.cpl = cpl
     cpu.ac = ac

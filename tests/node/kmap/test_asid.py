@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from node.counters import Current, HwEvent, VmEvent
 from node.hw.cost import Cost
 from node.hw.paging import AccessKind
-from node.hw.tlb_check import forbidden_entries
 from node.kmap.asid import enter_lazy_tlb, kernel_pcid, switch_mm, user_pcid
 from node.kmap.entry import enter_kernel, go_idle, leave_kernel, run_in_user_mode
 from node.kmap.flush_calls import flush_tlb_mm, flush_tlb_page
+from node.kmap.tlb_check import forbidden_entries
 from node.kmap.tlb_flush import flush_tlb_range, retire_mm
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
 from tests.models.asid import INIT, NOBODY, NR_ASIDS, AsidModel

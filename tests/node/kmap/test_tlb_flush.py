@@ -7,10 +7,10 @@ from node.hw.cost import Cost
 from node.hw.paging import AccessKind
 from node.hw.pte import Pte
 from node.hw.tlb import TlbArray
-from node.hw.tlb_check import forbidden_entries
 from node.kmap.asid import INIT_MM, enter_lazy_tlb
 from node.kmap.entry import enter_kernel, go_idle, run_in_user_mode
 from node.kmap.flush_calls import FLUSH_ALL, flush_tlb_mm, flush_tlb_page
+from node.kmap.tlb_check import forbidden_entries
 from node.kmap.tlb_flush import SINGLE_PAGE_FLUSH_CEILING, flush_tlb_all, flush_tlb_range, retire_mm
 from shared.constants import PAGE_SIZE
 from tests.node.hw.entries import do_access

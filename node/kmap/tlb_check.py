@@ -30,6 +30,7 @@ from node.hw.tlb import (
     TlbArray,
     TlbRight,
 )
+from node.kmap.asid import NR_ASIDS, USER_PCID_BIT
 from node.pool import Pool
 from shared.constants import PAGE_SHIFT
 from shared.views import View
@@ -37,8 +38,6 @@ from shared.views import View
 if TYPE_CHECKING:
     from node.state import State
 
-NR_ASIDS: Final = 6
-USER_PCID_BIT: Final = 1 << 11
 CHECKED_RIGHTS: Final = (
     TlbRight.WRITE
     | TlbRight.USER

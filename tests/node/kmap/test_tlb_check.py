@@ -12,10 +12,10 @@ from node.build import build_state
 from node.counters import Current
 from node.hw.paging import AccessKind, PageSize
 from node.hw.pte import NX, Pte
-from node.hw.tlb_check import forbidden_entries
 from node.invariants import check
 from node.kmap.entry import enter_kernel, go_idle, leave_kernel, run_in_user_mode, system_call
 from node.kmap.flush_calls import FLUSH_ALL, flush_tlb_mm, flush_tlb_page
+from node.kmap.tlb_check import forbidden_entries
 from node.kmap.tlb_flush import flush_tlb_all, flush_tlb_range, retire_mm
 from node.spec import MachineSpec
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
