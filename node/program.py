@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from node import procfs
 from node.counters import Current, Knob, KsmRun, Request
 from node.golden_harness import GoldenHarness
+from node.hw.paging import PagingMode
 from node.joints import exit_mmap
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.kthread import run_kthreads
@@ -23,7 +24,7 @@ from node.program_text import Command, ProgramError, Text, commands, read_text
 from node.touch import Fill, access_pages, access_random_pages, become, fill_pages
 from node.vm.fault_kinds import Access
 from node.vm.fork import fork_mm
-from node.vm.mmap import brk, madvise_mergeable, madvise_unmergeable, mmap, munmap, new_mm
+from node.vm.mmap import brk, madvise_mergeable, madvise_unmergeable, mmap, mmap_fixed, munmap, new_mm
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
 from shared.wrap64 import to_signed
@@ -266,11 +267,36 @@ def _only(command: Command, *known: str) -> None:
             raise NotModelled(f"line {command.line}: {command.verb} {word} is not modelled yet")
 
 
+def _mmap_at(run: _Run, command: Command, process: Process, length: int) -> int:
+    """Map ``length`` bytes where ``at=`` says, and over nothing (MAP_FIXED_NOREPLACE); return the area, or NIL."""
+    start = command.number("at")
+    end = start + length
+    last = int(run.state.knob[Knob.TASK_SIZE])
+    if start % PAGE_SIZE:
+        raise command.fail(f"at={start:#x} is not a multiple of {PAGE_SIZE}")
+    if not 0 <= start < end <= last:
+        raise command.fail(
+            f"at={start:#x}: {length} bytes from there reach beyond {last:#x}, the end of user space"
+        )
+    for name, other in process.mappings.items():
+        if start < other.end and other.start < end:
+            raise command.fail(
+                f"at={start:#x}: mapping {name} is there, from {other.start:#x} to {other.end:#x}"
+            )
+    if run.state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        raise command.fail(f"at={start:#x}: without paging a mapping lies where its memory is")
+    return mmap_fixed(run.state, process.mm, start, end)
+
+
 def _mmap(run: _Run, command: Command, process: Process) -> None:
-    _only(command, "populate")
+    _only(command, "populate", "at")
     size = command.parse(command.word(1, "a size"))
     length = -(-size // PAGE_SIZE) * PAGE_SIZE
-    vma = mmap(run.state, process.mm, length, VmFlag.READ | VmFlag.WRITE) if length else NIL
+    vma = NIL
+    if "at" in command.options:
+        vma = _mmap_at(run, command, process, length)
+    elif length:
+        vma = mmap(run.state, process.mm, length, VmFlag.READ | VmFlag.WRITE)
     if vma == NIL:
         raise command.fail(f"mmap of {size} bytes failed")
     start = int(run.state.vma[vma].start)

@@ -113,6 +113,7 @@ def test_set_reaches_lists_and_makes_absent_mappings(tmp_path: Path) -> None:
         ),
         ("hosts.0.guests=[]", "hosts.0.guests: 0 entries are fewer than the minimum of 1"),
         ("hosts.0.ksm=3", "hosts.0.ksm: 3 is not a mapping of keys"),
+        ("hosts.0.vm.pageable_tables=1", "hosts.0.vm.pageable_tables: 1 is not true or false"),
         ("hosts.7.cpus=1", "hosts.7: no such entry, the list has 1 (counted from 0)"),
         ("hosts.first.cpus=1", "hosts.first: no such entry, the list has 1 (counted from 0)"),
         ("hosts.0.name.x=1", "hosts.0.name is text, it has no keys"),
@@ -199,6 +200,38 @@ def test_set_key_returns_the_path_that_it_set() -> None:
     target: dict[str, Any] = {"a": [{"b": 1}]}
     assert set_key(target, "a.0.b=[1, x]") == "a.0.b"
     assert target == {"a": [{"b": [1, "x"]}]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            ("machines.0.swap.size=1GiB",),
+            "machines.0: vm.pageable_tables: true needs hw.paging 32bit, not 4level",
+        ),
+        (
+            ("machines.0.hw.paging=32bit",),
+            "machines.0: vm.pageable_tables: true needs swap, and there is none",
+        ),
+        (
+            ("machines.0.hw.paging=32bit", "machines.0.swap.size=40GiB"),
+            "machines.0: vm.pageable_tables: true reaches 32 GiB of swap, not 40 GiB",
+        ),
+    ],
+)
+def test_a_machine_that_cannot_swap_page_tables_is_refused(
+    tmp_path: Path, settings: tuple[str, ...], expected: str
+) -> None:
+    asked = ("machines.0.vm.pageable_tables=true", *settings)
+    assert error_of(tmp_path, FULL, *asked) == f"lab.yaml: {expected}"
+
+
+def test_a_host_that_would_swap_page_tables_is_refused(tmp_path: Path) -> None:
+    asked = ("hosts.0.vm.pageable_tables=true", "hosts.0.hw.paging=32bit")
+    expected = (
+        "hosts.0: vm.pageable_tables: true is not for hosts, which keep the tables of their guests' memory"
+    )
+    assert error_of(tmp_path, FULL, *asked) == f"lab.yaml: {expected}"
 
 
 def test_the_committed_schema_is_up_to_date() -> None:

@@ -16,6 +16,7 @@ from node.spec import MachineSpec
 from node.swap.slots import nr_free_slots
 from node.vm.fault_kinds import VmFault
 from node.vm.fork import fork_mm
+from node.vm.page_tables import pte_alloc
 from node.vm.table_swap import hold_table, release_table, swap_out_table
 from shared.constants import GIB, MIB, NIL, PAGE_SHIFT, PAGE_SIZE
 from tests.models.table_machine import FIRST, PAGES_OF_REGION, REGION, TableMachine, table_spec
@@ -157,6 +158,14 @@ def test_a_table_that_is_still_being_written_is_waited_for_and_not_read(machine:
     assert state.disk[0].nr_reads == 0
     assert state.current[Current.CLOCK_PS] >= done_ps
     assert (state.mm[mm].majflt, machine.event(VmEvent.PGMAJFAULT)) == (0, 0)
+    machine.check()
+
+
+def test_whoever_needs_an_entry_gets_the_table_back(machine: TableMachine) -> None:
+    mm = swapped_out(machine)
+    position = pte_alloc(machine.state, mm, FIRST)
+    assert machine.table_slot(mm, FIRST) is None
+    assert machine.state.pt_word[position] == machine.pte(mm, FIRST) != 0
     machine.check()
 
 

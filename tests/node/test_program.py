@@ -1,0 +1,53 @@
+"""Commands of workload programs that recorded cases do not have."""
+
+import pytest
+
+from node.invariants import check
+from node.machine import Machine, MachineSpec
+from node.program_text import ProgramError
+from shared.constants import MIB
+
+pytestmark = pytest.mark.three_ways
+
+AT = 0x1000_0000
+
+
+def machine(**hw: str) -> Machine:
+    return Machine(MachineSpec(memory_bytes=80 * MIB).with_hw(**hw))
+
+
+def test_a_mapping_lies_where_it_was_asked_for() -> None:
+    box = machine()
+    box.run_program(f"spawn A\nA: mmap h 4P at={AT:#x}\nA: write h\nsnapshot s\n")
+    vma = box.state.vma[box.state.mm[1].first_vma]
+    assert (vma.start, vma.end) == (AT, AT + 4 * 4096)
+    check(box.state)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("g 1P at=0x10003000", "at=0x10003000: mapping h is there, from 0x10000000 to 0x10004000"),
+        ("g 8P at=0xfffe000", "at=0xfffe000: mapping h is there, from 0x10000000 to 0x10004000"),
+        ("g 1P at=0x20000001", "at=0x20000001 is not a multiple of 4096"),
+        (
+            "g 2P at=0x7fffffffe000",
+            "at=0x7fffffffe000: 8192 bytes from there reach beyond 0x7ffffffff000, the end of user space",
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_in_one_line(command: str, reason: str) -> None:
+    box = machine()
+    with pytest.raises(ProgramError) as caught:
+        box.run_program(f"spawn A\nA: mmap h 4P at={AT:#x}\nA: mmap {command}\nsnapshot s\n")
+    assert str(caught.value) == f"line 3: {reason}"
+
+
+def test_an_address_beyond_32_bits_is_refused_on_a_32_bit_machine() -> None:
+    with pytest.raises(ProgramError, match="reach beyond 0xc0000000, the end of user space"):
+        machine(paging="32bit").run_program("spawn A\nA: mmap h 1P at=0x100000000\nsnapshot s\n")
+
+
+def test_without_paging_no_place_can_be_chosen() -> None:
+    with pytest.raises(ProgramError, match="without paging a mapping lies where its memory is"):
+        machine(paging="none").run_program("spawn A\nA: mmap h 1P at=0x2000000\nsnapshot s\n")
