@@ -19,7 +19,7 @@ from typing import Any, Final
 from node.warm import find_units, warm_unit
 from shared.constants import KIB
 
-MAX_COLD_CPU_S: Final = 30.0
+MAX_COLD_CPU_S: Final = 120.0
 MAX_WARM_S: Final = 0.5
 MEMORY_PAGES: Final = 1 << 18
 MAX_MACHINE_BYTES: Final = 100_000_000
