@@ -80,7 +80,7 @@ class State(KernelState):
     swap_cpu: Records = table(SWAP_CPU)  # [cpu]
     swap_slot: Records = table(SWAP_SLOT)  # [slots]
     slot_word: Counters = table(
-        np.int64, used="swapped_tables"
+        np.int64, used="slot_tables"
     )  # [slots * 1024] entries of swapped-out page tables, at their slots; empty where tables are not swapped
     writeback: Records = table(WRITEBACK)  # [nr_requests of the device] ring of the writes under way
     disk: Records = table(DISK)  # [1]

@@ -281,9 +281,7 @@ static int64_t access_beyond_first_level(State *s, int64_t vaddr, int64_t kind)
 {
     int64_t cpu = s->current[CURRENT_CPU];
     int fetch = kind == ACCESS_KIND_EXECUTE;
-    if (beyond_keys(vaddr) || !(s->cpu[cpu].cr0 & CR0_PG) || s->cpu[cpu].fast_tag == NO_TAG)
-        UNREACHED();
-    if (variants_of(s, cpu, vaddr) & ~1LL || s->cpu[cpu].tlb_variants & SPECIAL_SEEN)
+    if (vaddr >> WIDEST_USER_BITS || s->cpu[cpu].fast_tag == NO_TAG || s->cpu[cpu].tlb_variants & UNUSUAL_OF_USERS)
         UNREACHED();
     int64_t index = find_small(s, cpu, TLB_ARRAY_L2_4K, vaddr);
     if (index != NIL && user_allows(s->tlb[index].word, kind)) {
@@ -303,7 +301,7 @@ static int64_t access_beyond_first_level(State *s, int64_t vaddr, int64_t kind)
 
 static int64_t access_page(State *s, int64_t vaddr, int64_t kind)
 {
-    if (beyond_keys(vaddr))
+    if (vaddr >> WIDEST_USER_BITS)
         UNREACHED();
     int64_t cpu = s->current[CURRENT_CPU];
     int fetch = kind == ACCESS_KIND_EXECUTE;

@@ -29,9 +29,9 @@ from node.hw.tlb import (
     SIZE_MASK,
     TlbArray,
     TlbRight,
-    beyond_keys,
     find_any,
     find_small,
+    is_users,
     note_use,
 )
 from node.joints import access_as, access_beyond_first_level
@@ -63,17 +63,16 @@ def user_allows(word: int, kind: int) -> int:
 @hot_kernel
 def access(state: "State", vaddr: int, kind: int) -> int:
     """Translate one access of a user program on the current CPU, whose level must be 3; as ``access_as``."""
-    if beyond_keys(vaddr):
-        return access_as(state, vaddr, kind)
-    cpu = state.current[Current.CPU]
-    fetch = kind == AccessKind.EXECUTE
-    index = find_small(state, cpu, TlbArray.I1_4K if fetch else TlbArray.D1_4K, vaddr)
-    if index != NIL:
-        word = state.tlb[index].word
-        if user_allows(word, kind):
-            state.hw_event[HwEvent.ITLB_L1_HIT if fetch else HwEvent.TLB_L1_HIT] += 1
-            state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
-            return word >> FRAME_SHIFT & PFN_MASK
+    if is_users(vaddr):
+        cpu = state.current[Current.CPU]
+        fetch = kind == AccessKind.EXECUTE
+        index = find_small(state, cpu, TlbArray.I1_4K if fetch else TlbArray.D1_4K, vaddr)
+        if index != NIL:
+            word = state.tlb[index].word
+            if user_allows(word, kind):
+                state.hw_event[HwEvent.ITLB_L1_HIT if fetch else HwEvent.TLB_L1_HIT] += 1
+                state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
+                return word >> FRAME_SHIFT & PFN_MASK
     return access_beyond_first_level(state, vaddr, kind)
 
 

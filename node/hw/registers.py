@@ -109,7 +109,7 @@ def set_tag(state: "State", cpu: int) -> None:
     record.tlb_tag = KEY_VALID | (record.cr3 & PCID_MASK if record.cr4 & Cr4.PCIDE else 0)
     # Pages with another key are marked in the TLBs; those with key 0 are not.
     forbids_key_0 = record.cr4 & Cr4.PKE and record.pkru & PKRU_KEY_MASK
-    record.fast_tag = NO_TAG if forbids_key_0 else record.tlb_tag
+    record.fast_tag = NO_TAG if forbids_key_0 or not record.cr0 & Cr0.PG else record.tlb_tag
 
 
 @kernel
@@ -171,6 +171,7 @@ def write_cr0(state: "State", value: int) -> int:
     if record.cr0 & ~value & Cr0.PG:
         drop_all(state, cpu)
     record.cr0 = value
+    set_tag(state, cpu)
     return 0
 
 
@@ -201,4 +202,4 @@ def setup_registers(state: "State", cpu: int, values: dict[str, int]) -> None:
     for name, value in values.items():
         setattr(record, name, value)
     record.tlb_tag = KEY_VALID | (record.cr3 & PCID_MASK if record.cr4 & Cr4.PCIDE else 0)
-    record.fast_tag = record.tlb_tag
+    record.fast_tag = record.tlb_tag if record.cr0 & Cr0.PG else NO_TAG

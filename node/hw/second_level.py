@@ -26,7 +26,7 @@ from node.hw.tlb import (
     NO_TAG,
     PAT_INDEX_MASK,
     PAT_INDEX_SHIFT,
-    SPECIAL_SEEN,
+    UNUSUAL_OF_USERS,
     Refill,
     TlbArray,
     TlbRight,
@@ -35,8 +35,8 @@ from node.hw.tlb import (
     find_any,
     find_small,
     frame_of,
+    is_users,
     put,
-    variants_of,
 )
 from node.hw.walk import key_forbids, path_forbids, walk
 from shared.constants import NIL, PAGE_SHIFT
@@ -136,9 +136,7 @@ def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
     """Go on with a user program's access whose page the first level does not let through as a small private one."""
     cpu = state.current[Current.CPU]
     record = state.cpu[cpu]
-    if beyond_keys(vaddr) or not record.cr0 & Cr0.PG or record.fast_tag == NO_TAG:
-        return _access_as(state, vaddr, kind)
-    if variants_of(state, cpu, vaddr) & ~1 or record.tlb_variants & SPECIAL_SEEN:
+    if not is_users(vaddr) or record.fast_tag == NO_TAG or record.tlb_variants & UNUSUAL_OF_USERS:
         return _access_as(state, vaddr, kind)
     fetch = kind == AccessKind.EXECUTE
     index = find_small(state, cpu, TlbArray.L2_4K, vaddr)

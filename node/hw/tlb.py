@@ -140,12 +140,12 @@ PCID_MASK: Final = PAGE_OFFSET_MASK
 NO_TAG: Final = SIZE_MASK << KEY_SIZE_SHIFT  # no entry has it: not valid, and of a size that does not exist
 NR_VARIANTS: Final = 2 * PageSize.NR  # of entries: size, and global or not
 ALL_VARIANTS: Final = (1 << NR_VARIANTS) - 1
-FETCH_SEEN: Final = 1 << (
-    2 * NR_VARIANTS + 1
-)  # there too: user addresses may be in the side for instructions
-SPECIAL_SEEN: Final = 1 << (
-    2 * NR_VARIANTS
-)  # in cpu.tlb_variants: there may be entries with TlbRight.SPECIAL
+# Further bits of cpu.tlb_variants: there may be entries with TlbRight.SPECIAL; user addresses may be in the side for
+# instructions.
+SPECIAL_SEEN: Final = 1 << (2 * NR_VARIANTS)
+FETCH_SEEN: Final = 1 << (2 * NR_VARIANTS + 1)
+UNUSUAL_OF_USERS: Final = SPECIAL_SEEN | ALL_VARIANTS & ~1  # more than small private pages of user addresses
+WIDEST_USER_BITS: Final = 57  # no mode gives user programs more
 PAGE_NUMBER_MASK: Final = (1 << 47) - 1  # makes a kernel address's page number positive
 KEY_ADDRESS_BITS: Final = 60  # of an address, its lowest: what keys of 4 KiB pages tell apart
 
@@ -277,6 +277,12 @@ def _way_for(state: "State", cpu: int, array_index: int, first: int, key: int) -
 
 
 # --- looking up and filling -----------------------------------------------------------------------------
+
+
+@hot_kernel
+def is_users(vaddr: int) -> int:
+    """Return whether an address can be one of user space in any mode; then no bit of it is lost in a key."""
+    return vaddr >> WIDEST_USER_BITS == 0
 
 
 @hot_kernel

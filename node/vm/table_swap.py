@@ -16,6 +16,8 @@ in the middle of either.
 To unmap what a swapped-out table maps, the kernel has to read it, for only the table says which slots that were. It
 does so through a frame of its own, since a process must be able to end when no memory is left.
 
+Reclaim never takes the shared page of zeroes, so a table with an entry for it stays in memory.
+
 The counters of both ways are ``pswpout`` and ``pswpin`` with the pages, ``table_swapout`` and ``table_swapin`` alone.
 
 Sources: Tanenbaum, Bos, Modern Operating Systems, 3.3.4 (why second-level tables need not be in memory); the VAX,
