@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.config import (
-    Hardware,
     Host,
     ImageGuests,
     Machine,
@@ -45,6 +44,7 @@ from cluster.config import (
     Trace,
     Workload,
 )
+from cluster.config_hardware import Hardware
 from cluster.errors import InputError, one_line
 from cluster.scenario_file import read_text
 from shared.constants import PAGE_SIZE

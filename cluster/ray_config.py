@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from cluster.config import Bytes, Duration, Strict
+from cluster.config_values import Bytes, Duration, Strict
 from cluster.errors import InputError
 from cluster.scenario_file import parse_yaml, read_text, validate_model
 from shared.constants import MIB, NS_PER_MS

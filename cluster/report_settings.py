@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from cluster.config import THOUSANDTHS
+from cluster.config_values import THOUSANDTHS
 from shared.units import format_bandwidth, format_duration, format_size
 
 DEFAULT: Final = "default"

@@ -6,7 +6,7 @@ Linux: none of it; this is the part of the virtual machine monitor that the gues
 from typing import TYPE_CHECKING
 
 from node.counters import Current
-from node.hw.tlb import flush_lowered_view
+from node.hw.tlb_drop import flush_lowered_view
 from shared.jit import entry
 
 if TYPE_CHECKING:

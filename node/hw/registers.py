@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Final
 from node.counters import Current, HwEvent
 from node.hw.cost import Cost
 from node.hw.pte import PFN_MASK
-from node.hw.tlb import KEY_VALID, NO_TAG, PCID_MASK, drop_all, drop_page, drop_pcid, drop_private
+from node.hw.tlb import KEY_VALID, NO_TAG, PCID_MASK
+from node.hw.tlb_drop import drop_all, drop_page, drop_pcid, drop_private
 from shared.constants import PAGE_SHIFT
 from shared.jit import kernel
 

@@ -19,8 +19,6 @@ An entry is a key and a word.
     word   63 ........ 24  23 ...... 0
            frame number     TlbRight bits: what the walk found
 
-A virtually tagged data cache (node/hw/cache_lines.py) loses its lines with the translations that they came by.
-
 A page's set is its page number modulo the number of sets, any number. An access that wants more than the word
 grants walks again, as the processor does, so rights that grow need no flush. Rights that shrink do.
 
@@ -39,14 +37,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from node.counters import Current, Knob, VmEvent
-from node.hw.cache_lines import CacheMode, drop_page_lines, drop_pcid_lines
+from node.counters import Current, Knob
 from node.hw.paging import PageSize
 from node.hw.pte import PFN_MASK, Pte
 from shared.constants import INT64_MAX, NIL, PAGE_OFFSET_MASK, PAGE_SHIFT
 from shared.jit import cold_kernel, hot_kernel, kernel
 from shared.rng import below, splitmix64_word
-from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State
@@ -400,136 +396,3 @@ def frame_of(state: "State", word: int, vaddr: int) -> int:
         return pfn
     pages = 1 << (state.tlb_array[TlbArray.D1_4K + size].shift - PAGE_SHIFT)
     return pfn + ((vaddr >> PAGE_SHIFT) & (pages - 1))
-
-
-# --- one CPU's invalidations ----------------------------------------------------------------------------
-
-
-@kernel
-def invalidate(state: "State", index: int) -> None:
-    """Drop one entry."""
-    entry = state.tlb[index]
-    entry.key = 0
-    entry.stamp = 0
-
-
-@kernel
-def _drop_variant(state: "State", cpu: int, variant: int, key: int) -> None:
-    size = variant % PageSize.NR
-    for level in range(TlbArray.D1_4K, TlbArray.WALK_PD, PageSize.NR):
-        if level == TlbArray.I1_4K and key >= 0 and not state.cpu[cpu].tlb_variants & FETCH_SEEN:
-            continue
-        index = find_variant(state, cpu, level + size, key)
-        if index != NIL:
-            invalidate(state, index)
-
-
-@kernel
-def drop_translation(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
-    """Drop a CPU's TLB entries for ``vaddr``, of any size, for one PCID, and global ones if asked for."""
-    variants = variants_of(state, cpu, vaddr)
-    if not with_global:
-        variants &= (1 << PageSize.NR) - 1
-    variant = 0
-    largest = 0
-    while variants:
-        if variants & 1:
-            _drop_variant(state, cpu, variant, key_of(state, vaddr, variant, KEY_VALID | pcid))
-            largest = max(largest, variant % PageSize.NR)
-        variants >>= 1
-        variant += 1
-    if state.knob[Knob.DCACHE_MODE] == CacheMode.VIRTUAL:
-        shift = state.tlb_array[TlbArray.D1_4K + largest].shift
-        drop_page_lines(state, cpu, vaddr, NIL if with_global else pcid, shift)
-
-
-@kernel
-def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
-    """Drop what ``drop_translation`` does, and all that the paging-structure caches hold for the PCID.
-
-    As INVLPG does, whatever the addresses (SDM 4.10.4.1).
-    """
-    drop_translation(state, cpu, vaddr, pcid, with_global)
-    drop_walk_caches(state, cpu, pcid)
-
-
-@kernel
-def drop_walk_caches(state: "State", cpu: int, pcid: int) -> None:
-    """Drop what a CPU's paging-structure caches hold for one PCID."""
-    for array_index in range(TlbArray.WALK_PD, TlbArray.EPT_PD):
-        array = state.tlb_array[array_index]
-        first = cpu * state.knob[Knob.TLB_ENTRIES] + array.first
-        for index in range(first, first + array.nr_sets * array.nr_ways):
-            if state.tlb[index].key & PCID_MASK == pcid:
-                invalidate(state, index)
-
-
-@kernel
-def drop_pcid(state: "State", cpu: int, pcid: int) -> None:
-    """Drop all that a CPU has cached for one PCID; global entries stay."""
-    drop_pcid_lines(state, cpu, pcid)
-    first = cpu * state.knob[Knob.TLB_ENTRIES]
-    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
-        if state.tlb[index].key & (KEY_GLOBAL | PCID_MASK) == pcid:
-            invalidate(state, index)
-
-
-@kernel
-def drop_private(state: "State", cpu: int) -> None:
-    """Drop all that a CPU has cached but global entries."""
-    drop_pcid_lines(state, cpu, NIL)
-    first = cpu * state.knob[Knob.TLB_ENTRIES]
-    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
-        if not state.tlb[index].key & KEY_GLOBAL:
-            invalidate(state, index)
-
-
-@kernel
-def drop_all(state: "State", cpu: int) -> None:
-    """Drop everything that a CPU has cached."""
-    drop_pcid_lines(state, cpu, NIL)
-    first = cpu * state.knob[Knob.TLB_ENTRIES]
-    for index in range(first, first + state.knob[Knob.TLB_ENTRIES]):
-        invalidate(state, index)
-    state.cpu[cpu].tlb_variants = 0
-
-
-@kernel
-def _first_walk_cache(state: "State") -> int:
-    """Return the place of the first entry that a paging-structure cache has; behind all entries if there is none."""
-    first = state.knob[Knob.TLB_ENTRIES]
-    for array_index in range(TlbArray.WALK_PD, TlbArray.NR):
-        if state.tlb_array[array_index].nr_ways:
-            first = min(first, state.tlb_array[array_index].first)
-    return first
-
-
-@kernel
-def flush_lowered_view(state: "State") -> int:
-    """On a guest: drop every translation that grants more than the EPT view now does; return how many.
-
-    The host's INVEPT after it took pages away: one scan of all CPUs, whatever the number of pages. Each CPU
-    that lost something counts as one remote flush. A walk writes the tables that it passes, so what leads
-    past some goes with the first table that lost its view.
-    """
-    nr_entries = state.knob[Knob.TLB_ENTRIES]
-    nr_dropped = 0
-    for cpu in range(state.knob[Knob.NR_CPUS]):
-        dropped_before = nr_dropped
-        first = cpu * nr_entries
-        first_of_tables = first + _first_walk_cache(state)
-        for index in range(first, first + nr_entries):
-            entry = state.tlb[index]
-            if entry.key == 0:
-                continue
-            if index >= first_of_tables:
-                invalidate(state, index)
-                continue
-            needed = View.WRITABLE if entry.word & TlbRight.EPT_WRITE else View.READ_ONLY
-            if state.ept_view[(entry.word >> FRAME_SHIFT) & PFN_MASK] < needed:
-                invalidate(state, index)
-                nr_dropped += 1
-        if nr_dropped > dropped_before:
-            drop_pcid_lines(state, cpu, NIL)
-            state.vm_event[VmEvent.NR_TLB_REMOTE_FLUSH_RECEIVED] += 1
-    return nr_dropped

@@ -54,13 +54,12 @@ from node.hw.tlb import (
     WORD_PKEY_SHIFT,
     TlbArray,
     TlbRight,
-    drop_translation,
     find_variant,
     frame_of,
-    invalidate,
     note_use,
     put,
 )
+from node.hw.tlb_drop import drop_translation, invalidate
 from shared.constants import NIL, PAGE_SHIFT, TABLE_SHIFT
 from shared.jit import hot_kernel, kernel
 from shared.views import View

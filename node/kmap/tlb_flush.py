@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from node.counters import Current, Knob, VmEvent
 from node.hw.cost import Cost
 from node.hw.registers import write_cr3
-from node.hw.tlb import drop_all, drop_page
+from node.hw.tlb_drop import drop_all, drop_page
 from node.kmap.asid import (
     INIT_MM,
     NR_ASIDS,

@@ -6,7 +6,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from cluster.config import PAGE_OFFSETS, DataCache, Hardware, Scenario, Tlb, TlbArray, WalkCaches
+from cluster.config import Scenario
+from cluster.config_hardware import DataCache, Hardware, Tlb, TlbArray, WalkCaches
+from cluster.config_values import PAGE_OFFSETS
 from cluster.errors import InputError
 from cluster.plan import make_plan
 from cluster.report_settings import flat_settings

@@ -12,7 +12,7 @@ from typing import Final
 from node.counters import Current
 from node.hw.mmu import access
 from node.hw.registers import Cr0, set_tag, write_cr0, write_cr3, write_cr4, write_pkru
-from node.hw.tlb import drop_all
+from node.hw.tlb_drop import drop_all
 from node.hw.walk import walk
 from node.joints import access_as
 from node.state import State
