@@ -152,6 +152,8 @@ def _one_of(place: str, value: object, known: Any) -> str:
 
 def _given(place: str, keys: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """Return the keys that are not None; all of them must be known."""
+    if not isinstance(keys, Mapping):
+        raise ValueError(f"{place}: {keys!r} is not a mapping of {', '.join(known)}")
     for key in keys:
         if key not in known:
             raise ValueError(f"{place}.{key}: unknown key; there are {', '.join(known)}")
@@ -258,8 +260,9 @@ def _resolve_walk_caches(
     if refill == "hardware" and paging != "none":
         caches = {level: getattr(processor.walk_caches, level) for level in levels}
     known = tuple(field.name for field in fields(WalkCacheSpec))
-    for level, array in _given("hw.walk_caches", keys, known).items():
+    for level, keys_of_array in _given("hw.walk_caches", keys, known).items():
         place = f"hw.walk_caches.{level}"
+        array = _given(place, keys_of_array, _ARRAY_KEYS)
         if array.get("entries") == 0:
             caches[level] = None
             continue

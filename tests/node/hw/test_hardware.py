@@ -232,6 +232,14 @@ def test_physical_bits_follow_the_mode() -> None:
             "hw.walk_caches.pd: 5 entries is not a multiple of 2 ways",
         ),
         (
+            {"walk_caches": False},
+            "hw.walk_caches: False is not a mapping of pd, pdpt, pml4, pml5, ept_pd",
+        ),
+        (
+            {"walk_caches": {"pd": False}},
+            "hw.walk_caches.pd: False is not a mapping of entries, ways, replacement, wired",
+        ),
+        (
             {"processor": "r3000", "walk_caches": {"pd": {"entries": 4}}},
             "hw.walk_caches.pd: where software refills the TLB, no hardware walks",
         ),
