@@ -117,6 +117,7 @@ PAGING_MODES: Final = {
 }
 MODE_NAMES: Final = {mode.name: number for number, mode in PAGING_MODES.items()}
 MAX_LEVELS: Final = 5
+MIN_LEVELS_64: Final = 4  # of modes with 8-byte entries
 
 _ADDRESS_END: Final = 52  # bits 62..52 of an entry are ignored or protection keys
 _PSE36_SHIFT: Final = 13  # where a 4 MiB page's entry keeps bits 39..32 of its address

@@ -28,7 +28,8 @@ from node.counters import Current, HwEvent, Knob
 from node.hw.cost import Cost
 from node.hw.ept_view import ept_access
 from node.hw.memory_type import MemoryType, leaf_pat_index, memory_type
-from node.hw.paging import AccessKind, PageSize, PagingMode
+from node.hw.page_table import entry_position
+from node.hw.paging import MIN_LEVELS_64, AccessKind, PageSize, PagingMode
 from node.hw.pte import PFN_MASK, PKEY_MASK, PKEY_SHIFT, Pte
 from node.hw.registers import (
     PKRU_ACCESS_DISABLE,
@@ -72,7 +73,6 @@ PATH_RIGHTS: Final = TlbRight.WRITE | TlbRight.USER | TlbRight.EXECUTE
 PSE36_SHIFT: Final = 13
 PSE36_MASK: Final = 255
 PSE36_FRAME_SHIFT: Final = 32 - PAGE_SHIFT
-MIN_LEVELS_64: Final = 4  # entries of modes with fewer have no protection keys
 ADDRESS_MASK: Final = PFN_MASK << PAGE_SHIFT
 HIGHEST_FRAME_BIT: Final = (PFN_MASK + 1) >> 1
 LEVEL_SHIFT: Final = PAT_INDEX_SHIFT  # of the level in a path
@@ -225,9 +225,7 @@ def _lower(path: int, word: int) -> int:
 
 @hot_kernel
 def _entry_position(state: "State", path: int, vaddr: int) -> int:
-    here = state.paging_level[path >> LEVEL_SHIFT & LEVEL_MASK]
-    table = path >> FRAME_SHIFT & PFN_MASK
-    return (table << state.knob[Knob.TABLE_SHIFT]) + (vaddr >> here.shift & here.index_mask)
+    return entry_position(state, path >> FRAME_SHIFT & PFN_MASK, vaddr, path >> LEVEL_SHIFT & LEVEL_MASK)
 
 
 @kernel

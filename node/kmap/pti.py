@@ -31,6 +31,7 @@ arch/x86/mm/fault.c (vmalloc_fault; its 64-bit half is in 4.15's), Documentation
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Era, Knob
+from node.hw.page_table import entry_position, is_large_leaf
 from node.hw.paging import PagingMode
 from node.hw.pte import Pte, pte_pfn
 from shared.constants import ENTRIES_PER_TABLE
@@ -91,14 +92,11 @@ def init_pgd(state: "State", pgd_pfn: int) -> None:
 def _is_mapped(state: "State", pgd_pfn: int, vaddr: int) -> int:
     """Return whether the tables from ``pgd_pfn`` on map ``vaddr``."""
     table = pgd_pfn
-    nr_levels = state.knob[Knob.NR_LEVELS]
-    for level in range(nr_levels):
-        here = state.paging_level[level]
-        index = (vaddr >> here.shift) & here.index_mask
-        word = state.pt_word[(table << state.knob[Knob.TABLE_SHIFT]) + index]
+    for level in range(state.knob[Knob.NR_LEVELS]):
+        word = state.pt_word[entry_position(state, table, vaddr, level)]
         if not word & Pte.PRESENT:
             return 0
-        if level < nr_levels - 1 and word & Pte.HUGE:
+        if is_large_leaf(state, level, word):
             return 1
         table = pte_pfn(word)
     return 1

@@ -11,10 +11,10 @@ import numpy as np
 
 from node.counters import Knob
 from node.findings import Ints, each, used_records
+from node.hw.paging import MIN_LEVELS_64
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.phys.page import PageFlag
 from node.pool import Pool
-from node.vm.page_tables import MIN_LEVELS_64
 from shared.constants import PAGE_SHIFT
 
 if TYPE_CHECKING:

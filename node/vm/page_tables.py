@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 from node.content import PATTERN_TABLE, generated
 from node.counters import Knob, Request, VmStat
 from node.hw.page_table import entry_position, is_large_leaf, leaf_position
-from node.hw.paging import PagingMode
+from node.hw.paging import MIN_LEVELS_64, PagingMode
 from node.hw.pte import TABLE_BITS, Pte, make_pte, pte_pfn
 from node.joints import alloc_frames, swap_in_table
 from node.kmap.pti import init_pgd, set_pgd
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from node.state import State
 
 PGD_ORDER: Final = 1  # PGD_ALLOCATION_ORDER, whether isolation is on or not
-MIN_LEVELS_64: Final = 4
 
 
 @kernel
