@@ -61,17 +61,28 @@ def user_allows(word: int, kind: int) -> int:
 
 
 @hot_kernel
+def first_level_of(kind: int) -> int:
+    """Return the first role of the first level that an access of this kind looks into."""
+    return TlbArray.I1_4K if kind == AccessKind.EXECUTE else TlbArray.D1_4K
+
+
+@hot_kernel
+def count_first_level_hit(state: "State", kind: int) -> None:
+    """Count a first-level hit, and charge it."""
+    state.hw_event[HwEvent.ITLB_L1_HIT if kind == AccessKind.EXECUTE else HwEvent.TLB_L1_HIT] += 1
+    state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
+
+
+@hot_kernel
 def access(state: "State", vaddr: int, kind: int) -> int:
     """Translate one access of a user program on the current CPU, whose level must be 3; as ``access_as``."""
     if is_users(vaddr):
         cpu = state.current[Current.CPU]
-        fetch = kind == AccessKind.EXECUTE
-        index = find_small(state, cpu, TlbArray.I1_4K if fetch else TlbArray.D1_4K, vaddr)
+        index = find_small(state, cpu, first_level_of(kind), vaddr)
         if index != NIL:
             word = state.tlb[index].word
             if user_allows(word, kind):
-                state.hw_event[HwEvent.ITLB_L1_HIT if fetch else HwEvent.TLB_L1_HIT] += 1
-                state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
+                count_first_level_hit(state, kind)
                 return word >> FRAME_SHIFT & PFN_MASK
     return access_beyond_first_level(state, vaddr, kind)
 
@@ -85,14 +96,12 @@ def access_again(state: "State", page_index: int) -> None:
     page = state.entry_page[page_index]
     cpu = state.current[Current.CPU]
     tag = state.cpu[cpu].tlb_tag
-    fetch = page.kind == AccessKind.EXECUTE
     if page.key and state.tlb[page.place].key == page.key | (tag & page.tag_mask):
         note_use(state, cpu, page.array, page.place)
-        state.hw_event[HwEvent.ITLB_L1_HIT if fetch else HwEvent.TLB_L1_HIT] += 1
-        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
+        count_first_level_hit(state, page.kind)
         return
     access_as(state, page.vaddr, page.kind)
-    level = TlbArray.I1_4K if fetch else TlbArray.D1_4K
+    level = first_level_of(page.kind)
     place = find_any(state, level, page.vaddr)
     page.key = 0
     if place != NIL:

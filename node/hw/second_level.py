@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from node.counters import Current, HwEvent, Knob
 from node.hw.cost import Cost
 from node.hw.memory_type import type_extra_ps
-from node.hw.mmu import user_allows
+from node.hw.mmu import count_first_level_hit, first_level_of, user_allows
 from node.hw.paging import AccessKind
 from node.hw.pte import PFN_MASK
 from node.hw.registers import Cr0, FaultVector
@@ -40,7 +40,7 @@ from node.hw.tlb import (
 )
 from node.hw.walk import key_forbids, path_forbids, walk
 from shared.constants import NIL, PAGE_SHIFT
-from shared.jit import entry, kernel
+from shared.jit import entry, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -66,17 +66,23 @@ def _charge_type(state: "State", word: int, kind: int) -> None:
         state.current[Current.PAGE_IS_SPECIAL] = 1
 
 
+@hot_kernel
+def _count_second_level_hit(state: "State", kind: int) -> None:
+    """Count a second-level hit, and charge it."""
+    state.hw_event[HwEvent.ITLB_L2_HIT if kind == AccessKind.EXECUTE else HwEvent.TLB_L2_HIT] += 1
+    state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L2_HIT]
+
+
 @kernel
 def _refill(state: "State", vaddr: int, kind: int) -> int:
     """Serve a miss of all levels: return the page's word, now in the TLBs, or NIL for a fault."""
-    fetch = kind == AccessKind.EXECUTE
-    state.hw_event[HwEvent.ITLB_WALK if fetch else HwEvent.TLB_WALK] += 1
+    state.hw_event[HwEvent.ITLB_WALK if kind == AccessKind.EXECUTE else HwEvent.TLB_WALK] += 1
     if state.knob[Knob.TLB_REFILL] == Refill.SOFTWARE:
         state.hw_event[HwEvent.REFILL_TRAP] += 1
         state.current[Current.CLOCK_PS] += state.cost[Cost.REFILL_TRAP]
     word = walk(state, vaddr, kind)
     if word != NIL:
-        fill(state, TlbArray.I1_4K if fetch else TlbArray.D1_4K, vaddr, word)
+        fill(state, first_level_of(kind), vaddr, word)
         fill(state, TlbArray.L2_4K, vaddr, word)
     return word
 
@@ -86,17 +92,14 @@ def _translate_slowly(state: "State", vaddr: int, kind: int) -> int:
     """Return the word for an access that the first look did not let through, or NIL for a fault."""
     if beyond_keys(vaddr):
         return _refill(state, vaddr, kind)
-    fetch = kind == AccessKind.EXECUTE
-    first_level = TlbArray.I1_4K if fetch else TlbArray.D1_4K
+    first_level = first_level_of(kind)
     index = find_any(state, first_level, vaddr)
     if index != NIL and _allows(state, state.tlb[index].word, kind):
-        state.hw_event[HwEvent.ITLB_L1_HIT if fetch else HwEvent.TLB_L1_HIT] += 1
-        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L1_HIT]
+        count_first_level_hit(state, kind)
         return state.tlb[index].word
     index = find_any(state, TlbArray.L2_4K, vaddr)
     if index != NIL and _allows(state, state.tlb[index].word, kind):
-        state.hw_event[HwEvent.ITLB_L2_HIT if fetch else HwEvent.TLB_L2_HIT] += 1
-        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L2_HIT]
+        _count_second_level_hit(state, kind)
         word = state.tlb[index].word
         fill(state, first_level, vaddr, word)
         return word
@@ -138,13 +141,11 @@ def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
     record = state.cpu[cpu]
     if not is_users(vaddr) or record.fast_tag == NO_TAG or record.tlb_variants & UNUSUAL_OF_USERS:
         return _access_as(state, vaddr, kind)
-    fetch = kind == AccessKind.EXECUTE
     index = find_small(state, cpu, TlbArray.L2_4K, vaddr)
     if index != NIL and user_allows(state.tlb[index].word, kind):
-        state.hw_event[HwEvent.ITLB_L2_HIT if fetch else HwEvent.TLB_L2_HIT] += 1
-        state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L2_HIT]
+        _count_second_level_hit(state, kind)
         word = state.tlb[index].word
-        put(state, TlbArray.I1_4K if fetch else TlbArray.D1_4K, state.tlb[index].key, word)
+        put(state, first_level_of(kind), state.tlb[index].key, word)
         return word >> FRAME_SHIFT & PFN_MASK
     word = _refill(state, vaddr, kind)
     if word == NIL:
