@@ -17,6 +17,7 @@ from node.hw.disk import DISK_PRESETS, DiskPreset, setup_disk
 from node.hw.hardware import check_hardware
 from node.hw.paging import MODE_NAMES, PAGING_MODES
 from node.hw.power_on import load_registers, power_on, table_lengths
+from node.kalloc.kmem_cache import MAX_CACHES
 from node.kmap.asid import NR_ASIDS
 from node.kmap.entry_pages import MAX_ENTRY_PAGES, setup_entry_pages
 from node.kmap.kernel_tables import KernelLayout, build_kernel_tables
@@ -38,7 +39,7 @@ from node.state import State
 from node.swap.slots import nr_clusters, setup_swap_area
 from node.traces import trace_lengths
 from node.work import MAX_ZIPF_WORDS
-from shared.constants import MIB, NIL, PAGE_SIZE
+from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
 from shared.jit import entry
 from shared.streams import Purpose, Stream
 from shared.wrap64 import to_signed
@@ -158,6 +159,8 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "pool_link": sum(capacity.values()),
         "page": spec.nr_frames,
         "pt_word": spec.nr_frames << PAGING_MODES[MODE_NAMES[spec.hw.paging]].table_shift,
+        "slab_word": spec.nr_frames * ENTRIES_PER_TABLE,
+        "kmem_cache": MAX_CACHES,
         "zone": NR_ZONES,
         "free_area": NR_ZONES * NR_ORDERS,
         "pcp": spec.cpus * NR_ZONES,

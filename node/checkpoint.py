@@ -9,6 +9,7 @@ kept, by the rule that ``node.state`` gives it:
     MM, VMA ...   a pool's records, up to its high-water mark
     pool_links    every pool's links, up to its mark
     page_tables   the words of every frame that is a page table
+    slabs         the words of every frame that an object allocator has
     slot_tables   the words of every swap slot that holds a page table
     rb            the tree nodes of used rmap_items and of used stable nodes
     marked        frames that were marked in this epoch; likewise violations, view_changes
@@ -67,6 +68,10 @@ def used_parts(state: State, name: str) -> Iterator[Table]:
         tables = table.reshape(len(state.page), -1)
         for pfn in np.flatnonzero(state.page["page_flags"] & PageFlag.PAGE_TABLE):
             yield tables[pfn]
+    elif rule == "slabs":
+        slabs = table.reshape(len(state.page), -1)
+        for pfn in np.flatnonzero(state.page["page_flags"] & PageFlag.SLAB):
+            yield slabs[pfn]
     elif rule == "slot_tables":
         nr_words = 1 << int(state.knob[Knob.TABLE_SHIFT])
         for slot in np.flatnonzero(state.swap_slot["is_table"]).tolist():

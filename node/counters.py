@@ -118,7 +118,13 @@ class Knob(IntEnum):
     DCACHE_WAYS = 50
     DCACHE_LINE_SHIFT = 51  # bytes of a line, as a power of two
     PAGEABLE_TABLES = 52  # 1: second-level page tables are swapped too (32-bit paging)
-    NR = 64
+    ALLOCATOR = 53  # Allocator
+    NR_NODES = 54  # of NUMA
+    EXTFRAG_THRESHOLD = 55
+    WATERMARK_BOOST_FACTOR = 56
+    COMPACT_UNEVICTABLE_ALLOWED = 57
+    SLAB_DEBUG = 58  # SlabFlag bits that every cache gets
+    NR = 96
 
 
 class Era(IntEnum):
@@ -185,7 +191,11 @@ class VmStat(IntEnum):
     NR_KERNEL_PAGES = 6
     NR_SWAP_USED = 7
     NR_WRITEBACK = 8
-    NR = 16
+    NR_SLAB_RECLAIMABLE = 9
+    NR_SLAB_UNRECLAIMABLE = 10
+    NR_VMALLOC = 11  # VmallocUsed of /proc/meminfo, in pages
+    NR_ISOLATED = 12  # off the LRU, for compaction
+    NR = 24
 
 
 class KsmStat(IntEnum):

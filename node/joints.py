@@ -24,6 +24,156 @@ def alloc_frames(state: "State", order: int, gfp: int) -> int:
     raise NotImplementedError
 
 
+@declare("node.phys.page_alloc")
+def free_frames(state: "State", pfn: int, order: int) -> int:
+    """Give back 2**order frames that nobody refers to any more: ``free_pages`` for rare callers; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_cache_create(state: "State", cache: int) -> int:
+    """SLUB: lay out the objects of a new cache whose size, align and flags are set; return 0, or NIL without memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_cache_alloc(state: "State", cache: int, gfp: int) -> int:
+    """SLUB: return the physical address of a new object, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_cache_free(state: "State", cache: int, paddr: int) -> int:
+    """SLUB: take an object back; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_cache_shrink(state: "State", cache: int) -> int:
+    """SLUB: give back the cache's slabs that have no object in use; return how many frames those were."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_cache_destroy(state: "State", cache: int) -> int:
+    """SLUB: give back all slabs; return 0, or the number of objects that are still in use, with nothing done."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_kmalloc(state: "State", size: int, gfp: int) -> int:
+    """SLUB: return the physical address of ``size`` bytes, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_kfree(state: "State", paddr: int) -> int:
+    """SLUB: take back what ``slub_kmalloc`` gave; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slub")
+def slub_ksize(state: "State", paddr: int) -> int:
+    """SLUB: return how many bytes the holder of ``paddr``, which kmalloc gave, may use."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_cache_create(state: "State", cache: int) -> int:
+    """SLAB: lay out the objects of a new cache whose size, align and flags are set; return 0, or NIL without memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_cache_alloc(state: "State", cache: int, gfp: int) -> int:
+    """SLAB: return the physical address of a new object, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_cache_free(state: "State", cache: int, paddr: int) -> int:
+    """SLAB: take an object back; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_cache_shrink(state: "State", cache: int) -> int:
+    """SLAB: give back the cache's slabs that have no object in use; return how many frames those were."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_cache_destroy(state: "State", cache: int) -> int:
+    """SLAB: give back all slabs; return 0, or the number of objects that are still in use, with nothing done."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_kmalloc(state: "State", size: int, gfp: int) -> int:
+    """SLAB: return the physical address of ``size`` bytes, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_kfree(state: "State", paddr: int) -> int:
+    """SLAB: take back what ``slab_kmalloc`` gave; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab")
+def slab_ksize(state: "State", paddr: int) -> int:
+    """SLAB: return how many bytes the holder of ``paddr``, which kmalloc gave, may use."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_cache_create(state: "State", cache: int) -> int:
+    """SLOB: lay out the objects of a new cache whose size, align and flags are set; return 0, or NIL without memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_cache_alloc(state: "State", cache: int, gfp: int) -> int:
+    """SLOB: return the physical address of a new object, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_cache_free(state: "State", cache: int, paddr: int) -> int:
+    """SLOB: take an object back; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_cache_shrink(state: "State", cache: int) -> int:
+    """SLOB: give back the cache's slabs that have no object in use; return how many frames those were."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_cache_destroy(state: "State", cache: int) -> int:
+    """SLOB: give back all slabs; return 0, or the number of objects that are still in use, with nothing done."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_kmalloc(state: "State", size: int, gfp: int) -> int:
+    """SLOB: return the physical address of ``size`` bytes, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_kfree(state: "State", paddr: int) -> int:
+    """SLOB: take back what ``slob_kmalloc`` gave; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slob")
+def slob_ksize(state: "State", paddr: int) -> int:
+    """SLOB: return how many bytes the holder of ``paddr``, which kmalloc gave, may use."""
+    raise NotImplementedError
+
+
 @declare("node.reclaim.vmscan")
 def wake_kswapd(state: "State", order: int) -> int:
     """Let kswapd run as soon as the clock allows; return 0."""

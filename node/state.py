@@ -15,6 +15,7 @@ from node.hw.disk import DISK
 from node.hw.ept_view import VIOLATION
 from node.hw.paging import PAGING_LEVEL
 from node.hw.tlb import TLB_ARRAY, TLB_ENTRY
+from node.kalloc.kmem_cache import KMEM_CACHE
 from node.kmap.asid import TLB_CONTEXT
 from node.kmap.entry_pages import ENTRY_PAGE
 from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
@@ -57,6 +58,8 @@ class State(KernelState):
     pool_link: Counters = table(np.int32, used="pool_links")  # all pools' free lists, at each pool's base
     page: Records = table(PAGE)  # [nr_frames], indexed by pfn
     pt_word: Counters = table(np.int64, used="page_tables")  # [nr_frames * 512] words of page-table frames
+    slab_word: Counters = table(np.int64, used="slabs")  # [nr_frames * 512] bytes of slabs, eight to a word
+    kmem_cache: Records = table(KMEM_CACHE)  # [MAX_CACHES]
     zone: Records = table(ZONE)  # [ZoneId]
     free_area: Records = table(FREE_AREA)  # [zone * 11 + order]
     pcp: Records = table(PCP)  # [cpu * NR_ZONES + zone]

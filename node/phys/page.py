@@ -55,3 +55,9 @@ class PageFlag(IntEnum):
     READAHEAD = 1 << 16  # brought in by swap readahead, and not asked for yet
     HUGETLB = 1 << 17  # part of a block that is mapped as one huge page
     UNPAGED = 1 << 18  # part of a process's block on a machine without paging
+    SLAB = 1 << 19  # its bytes, in state.slab_word, are an object allocator's
+    SLOB_FREE = 1 << 20  # one of SLOB's with free units
+    VMALLOC = 1 << 21  # part of a vmalloc area
+    ISOLATED = 1 << 22  # off its LRU list, or off the buddy lists, for compaction
+    COMPOUND = 1 << 23  # first of a block that stays one; its order is that of the block
+    DMA = 1 << 24  # held by a device's driver

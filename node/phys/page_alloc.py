@@ -11,13 +11,13 @@
 Linux: mm/page_alloc.c (get_page_from_freelist, __alloc_pages_slowpath, free_unref_page).
 """
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, VmEvent
 from node.hw.ept_view import ept_wrote
 from node.joints import direct_reclaim, wake_kswapd
 from node.phys.buddy import buddy_alloc, buddy_free, zone_of
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.phys.pcp import drain_all_pages, pcp_alloc, pcp_free
 from node.phys.watermarks import GFP_HIGH_DIVISOR, watermark_ok
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from node.state import State
 
 MAX_RECLAIM_RETRIES: Final = 16
-
-
-class Gfp(IntEnum):
-    """What an allocation may do to succeed."""
-
-    RECLAIM = 1  # may reclaim and wait: GFP_KERNEL, GFP_HIGHUSER_MOVABLE
-    HIGH = 2  # may take half of what lies below min
-    NORETRY = 4  # may reclaim once, and never calls the OOM killer
 
 
 @kernel
@@ -69,7 +61,7 @@ def _get_page_from_freelist(state: "State", order: int, below_low: int, gfp: int
 def _alloc_slowpath(state: "State", order: int, gfp: int) -> int:
     wake_kswapd(state, order)
     pfn = _get_page_from_freelist(state, order, 1, gfp)
-    if pfn != NIL or not gfp & Gfp.RECLAIM or state.current[Current.MEMALLOC]:
+    if pfn != NIL or not gfp & Gfp.DIRECT_RECLAIM or state.current[Current.MEMALLOC]:
         return pfn
     for retry in range(MAX_RECLAIM_RETRIES):
         progress = direct_reclaim(state, order, gfp)
@@ -107,6 +99,13 @@ def alloc_pages(state: "State", order: int, gfp: int) -> int:
 def alloc_frames(state: "State", order: int, gfp: int) -> int:
     """Do what ``alloc_pages`` does, for callers that are not worth a copy of it in their machine code."""
     return alloc_pages(state, order, gfp)
+
+
+@entry
+def free_frames(state: "State", pfn: int, order: int) -> int:
+    """Do what ``free_pages`` does, for callers that are not worth a copy of it in their machine code; return 0."""
+    free_pages(state, pfn, order)
+    return 0
 
 
 @hot_kernel

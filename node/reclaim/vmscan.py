@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from node.counters import Current, VmEvent, VmStat
 from node.joints import end_page_writebacks, sleep_until_written
 from node.kthread import ASLEEP, Kthread
-from node.phys.page_alloc import Gfp
+from node.phys.gfp import Gfp
 from node.phys.watermarks import watermark_ok
 from node.phys.zone import NR_ZONES
 from node.reclaim.lru import LruList

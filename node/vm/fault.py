@@ -34,8 +34,9 @@ from node.joints import (
     try_to_free_swap,
 )
 from node.kmap.flush_calls import flush_tlb_page
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp, alloc_pages
+from node.phys.page_alloc import alloc_pages
 from node.reclaim.lru import LruList, lru_add
 from node.vm.fault_kinds import Access, VmFault
 from node.vm.page_tables import pte_alloc
@@ -87,7 +88,7 @@ def _new_anon_page(state: "State", vma_index: int, vaddr: int) -> int:
     """Return a frame of zeroes that is an exclusive anonymous page of the VMA, on the LRU; or NIL."""
     if anon_vma_prepare(state, vma_index) == NIL:
         return NIL
-    pfn = alloc_pages(state, 0, Gfp.RECLAIM)
+    pfn = alloc_pages(state, 0, Gfp.DIRECT_RECLAIM)
     if pfn == NIL:
         return NIL
     page_set_anon_rmap(state, pfn, vma_index, vaddr)

@@ -21,8 +21,9 @@ from node.counters import Current, Knob, Panic
 from node.hw.cost import Cost
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.joints import alloc_frames
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp, free_pages
+from node.phys.page_alloc import free_pages
 from node.vm.page_tables import pmd_alloc
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import (
@@ -56,7 +57,7 @@ def _leaf_bits(state: "State", vma_index: int) -> int:
 @kernel
 def _huge_block(state: "State") -> int:
     """Return the first of 512 frames of zeroes, or NIL if there is no such block."""
-    pfn = alloc_frames(state, HUGE_PAGE_ORDER, Gfp.RECLAIM | Gfp.NORETRY)
+    pfn = alloc_frames(state, HUGE_PAGE_ORDER, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
     if pfn == NIL:
         return NIL
     for frame in range(pfn, pfn + ENTRIES_PER_TABLE):

@@ -8,8 +8,8 @@ from node.build import build_state
 from node.counters import Current, HwEvent, VmEvent, VmStat
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.joints import direct_reclaim, run_in_user_mode
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
 from node.vm.access import touch
@@ -114,7 +114,7 @@ class TableMachine:
 
     def reclaim_once(self) -> None:
         """Let the kernel reclaim as for one allocation, without killing anybody."""
-        direct_reclaim(self.state, 0, Gfp.RECLAIM | Gfp.NORETRY)
+        direct_reclaim(self.state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
 
     def swap_everything_out(self) -> None:
         """Reclaim, with time for the device, until neither a page nor a table is in memory."""

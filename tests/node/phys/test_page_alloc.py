@@ -3,8 +3,9 @@
 import pytest
 
 from node.counters import Current, VmEvent
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp, alloc_pages, free_pages, get_page, page_is_free
+from node.phys.page_alloc import alloc_pages, free_pages, get_page, page_is_free
 from node.phys.watermarks import watermark_ok
 from node.phys.zone import DMA_END_PFN, ZoneId
 from node.state import State
@@ -29,7 +30,7 @@ def allocate_until(state: State, order: int, gfp: int) -> list[int]:
 
 
 def test_a_frame_is_empty_referenced_once_and_counted(state: State) -> None:
-    pfn = alloc_pages(state, 0, Gfp.RECLAIM)
+    pfn = alloc_pages(state, 0, Gfp.DIRECT_RECLAIM)
     page = state.page[pfn]
     assert (page.refcount, page.mapcount, page.content, page.word, page.page_flags) == (1, 0, 0, 0, 0)
     assert state.vm_event[VmEvent.PGALLOC_DMA32] == 1

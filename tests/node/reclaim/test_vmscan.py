@@ -8,8 +8,8 @@ from node.counters import Current, Knob, VmEvent, VmStat
 from node.hw.pte import Pte
 from node.joints import direct_reclaim, kswapd_slice, run_kthreads, wake_kswapd
 from node.kthread import ASLEEP, Kthread
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp
 from node.reclaim.lru import LruList
 from node.reclaim.scan_control import KswapdPhase, Reclaimer
 from shared.constants import PS_PER_MS, PS_PER_S
@@ -166,7 +166,7 @@ def test_without_reclaimable_pages_a_request_that_may_not_retry_just_fails() -> 
     machine.state.current[Current.MM] = mm
     machine.write(mm, 0)
     machine.write(mm, 1)
-    assert direct_reclaim(machine.state, 0, Gfp.RECLAIM | Gfp.NORETRY) in (0, 1)
+    assert direct_reclaim(machine.state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY) in (0, 1)
     assert machine.event(VmEvent.OOM_KILL) == 0
 
 
@@ -177,7 +177,7 @@ def test_swappiness_zero_leaves_anonymous_pages_alone_until_memory_is_short() ->
     mm = machine.process(400)
     fill(machine, mm, range(200))
     state.current[Current.MM] = mm
-    assert direct_reclaim(state, 0, Gfp.RECLAIM | Gfp.NORETRY) == 0
+    assert direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY) == 0
     assert machine.event(VmEvent.PGSCAN_DIRECT) == 0
     assert machine.event(VmEvent.ALLOCSTALL) == 1
 

@@ -8,8 +8,8 @@ from node.counters import Current, Knob, KsmRun, Request, VmEvent, VmStat
 from node.hw.pte import PFN_MASK
 from node.joints import direct_reclaim, exit_mmap, run_kthreads, swap_in
 from node.kthread import Kthread
+from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
-from node.phys.page_alloc import Gfp
 from node.swap.readahead import RA_HITS_MASK
 from node.vm.fork import fork_mm
 from node.vm.mmap import madvise_mergeable
@@ -204,7 +204,7 @@ def test_pages_of_an_ended_process_that_were_being_written_go_with_the_next_recl
     for page in range(NR_PAGES):
         machine.write(mm, page)
     while state.vm_stat[VmStat.NR_WRITEBACK] == 0:
-        direct_reclaim(state, 0, Gfp.RECLAIM | Gfp.NORETRY)
+        direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
     assert state.vm_stat[VmStat.NR_WRITEBACK] > 0
     exit_mmap(state, mm)
     machine.held.clear()
