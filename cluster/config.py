@@ -19,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from cluster.config_hardware import Hardware
+from cluster.config_allocations import Allocations
+from cluster.config_computer import Computer, Ksm
+from cluster.config_devices import Device, Transfers, check_transfers
 from cluster.config_values import (
     MAX_COUNT,
     MAX_CPUS,
@@ -30,95 +32,18 @@ from cluster.config_values import (
     MAX_SEED,
     MIN_EPOCH_NS,
     THOUSANDTHS,
-    Bandwidth,
     Bytes,
     Count,
     Duration,
     Era,
-    KsmModel,
-    Memory,
     Name,
     Skew,
     Strict,
-    Switch,
     in_pages,
     several,
 )
-from node.spec import GuestRam, MachineSpec, SwapSpec, check_pageable_tables
 from shared.constants import NS_PER_S, PAGE_SIZE
 from shared.units import format_duration
-
-
-class Vm(Strict):
-    """Knobs of /proc/sys/vm."""
-
-    swappiness: int = Field(60, ge=0, le=200)
-    min_free_kbytes: int | None = Field(None, ge=1, le=MAX_INT)
-    """null: Linux's formula over the memory."""
-    watermark_scale_factor: int = Field(10, ge=1, le=3000)
-    page_cluster: int = Field(3, ge=0, le=31)
-    """Pages of a swap readahead, as a power of two."""
-    pageable_tables: bool = False
-    """Second-level page tables of 32bit paging are swapped out with the last page that they map. Not Linux's."""
-
-
-class Ksm(Strict):
-    """Files of /sys/kernel/mm/ksm, and which kernel's KSM this is."""
-
-    run: int = Field(1, ge=0, le=2)
-    model: KsmModel = "6.1"
-    pages_to_scan: int = Field(100, ge=1, le=MAX_INT)
-    sleep_millisecs: int = Field(20, ge=1, le=MAX_INT)
-    max_page_sharing: int = Field(256, ge=2, le=MAX_INT)
-    use_zero_pages: Switch = 0
-    merge_across_nodes: Switch = 1
-    stable_node_chains_prune_millisecs: int = Field(2000, ge=0, le=MAX_INT)
-    smart_scan: Switch = 0
-    checksum: Literal["xxhash", "jhash2"] = "xxhash"
-    compare: Literal["content", "checksum"] = "content"
-    """checksum: pages of equal checksum are deemed equal, as older courses teach it."""
-
-    @model_validator(mode="after")
-    def _smart_scan_is_of_6_18(self) -> Self:
-        if self.smart_scan and self.model == "6.1":
-            raise ValueError('smart_scan: 1 needs model: "6.18" (Linux 6.1 has no smart_scan)')
-        return self
-
-
-class SwapDevice(Strict):
-    """A swap device that is none of the presets."""
-
-    latency: Duration = Field(ge=1)
-    bandwidth: Bandwidth
-    queue_depth: int = Field(1, ge=1, le=65536)
-
-
-DevicePreset = Literal["hdd", "ssd", "nvme"]
-
-
-def _device_kind(value: Any) -> str:
-    return "mapping" if isinstance(value, dict | SwapDevice) else "preset"
-
-
-class Swap(Strict):
-    """One swap area."""
-
-    size: Annotated[Bytes, Field(ge=PAGE_SIZE * 2, le=MAX_MEMORY_BYTES), AfterValidator(in_pages)]
-    device: Annotated[
-        Annotated[DevicePreset, Tag("preset")] | Annotated[SwapDevice, Tag("mapping")],
-        Discriminator(_device_kind),
-    ] = "ssd"
-
-
-def _check_hardware(body: "Host | MachineBody") -> None:
-    """Raise ValueError for combinations that the models alone do not see."""
-    spec = MachineSpec(
-        memory_bytes=body.memory,
-        pageable_tables=body.vm.pageable_tables,
-        swap=None if body.swap is None else SwapSpec(body.swap.size),
-        guests=(GuestRam(body.memory),) if isinstance(body, Host) else (),
-    )
-    check_pageable_tables(spec.with_hw(**body.hw.keys()))
 
 
 class Workload(Strict):
@@ -159,43 +84,40 @@ class Program(Strict):
 
 
 def _process_kind(value: Any) -> str:
-    for kind, model in (("program", Program), ("trace", Trace)):
+    for kind, model in (("program", Program), ("trace", Trace), ("allocations", Allocations)):
         if isinstance(value, model) or (isinstance(value, dict) and kind in value):
             return kind
-    return "workload"
+    is_dma = isinstance(value, Transfers) or (isinstance(value, dict) and value.get("workload") == "dma")
+    return "dma" if is_dma else "workload"
 
 
 Process = Annotated[
     Annotated[Workload, Tag("workload")]
+    | Annotated[Transfers, Tag("dma")]
     | Annotated[Trace, Tag("trace")]
+    | Annotated[Allocations, Tag("allocations")]
     | Annotated[Program, Tag("program")],
     Discriminator(_process_kind),
 ]
 
 
-class MachineBody(Strict):
+class MachineBody(Computer):
     """A full simulated machine, wherever it runs."""
 
-    memory: Memory
-    cpus: int = Field(1, ge=1, le=MAX_CPUS)
-    vm: Vm = Vm()
-    ksm: Ksm = Ksm(run=0)
-    swap: Swap | None = None
-    hw: Hardware = Hardware()
-    era: Era | None = None
-    """Which kernel's mechanisms; null: the scenario's."""
+    devices: several(Device) = ()  # type: ignore[valid-type]
+    """Devices that use memory themselves, for processes of the workload dma."""
     processes: several(Process) = ()  # type: ignore[valid-type]
 
     @model_validator(mode="after")
-    def _hardware_exists(self) -> Self:
-        _check_hardware(self)
-        return self
-
-    @model_validator(mode="after")
     def _processes_run_on_its_cpus(self) -> Self:
+        check_transfers(self.devices, self.processes)
         for index, process in enumerate(self.processes):
-            if isinstance(process, Workload | Trace) and process.cpu >= self.cpus:
+            if isinstance(process, Workload | Transfers | Trace) and process.cpu >= self.cpus:
                 raise ValueError(f"processes.{index}.cpu: {process.cpu}, but there are {self.cpus} CPUs")
+            if isinstance(process, Allocations) and max(process.cpus) >= self.cpus:
+                raise ValueError(
+                    f"processes.{index}.cpus: {max(process.cpus)}, but there are {self.cpus} CPUs"
+                )
         return self
 
 
@@ -241,24 +163,17 @@ Guests = Annotated[
 ]
 
 
-class Host(Strict):
+class Host(Computer):
     """A machine that runs guests."""
 
     name: Name
-    memory: Memory
-    cpus: int = Field(1, ge=1, le=MAX_CPUS)
-    vm: Vm = Vm()
     ksm: Ksm = Ksm()
-    swap: Swap | None = None
-    hw: Hardware = Hardware()
-    era: Era | None = None
-    """Which kernel's mechanisms; null: the scenario's."""
     guests: Annotated[tuple[Guests, ...], Field(strict=False, min_length=1, max_length=MAX_ENTRIES)]
 
-    @model_validator(mode="after")
-    def _hardware_exists(self) -> Self:
-        _check_hardware(self)
-        return self
+    @property
+    def runs_guests(self) -> bool:
+        """Whether it is a host."""
+        return True
 
 
 class Scenario(Strict):

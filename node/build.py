@@ -8,8 +8,10 @@ every CPU starts in kernel mode on them.
 from fractions import Fraction
 from typing import Final
 
+from node.alloc_traces import alloc_trace_lengths, nr_work_records
 from node.content import PATTERN_TABLE, generated, set_content
 from node.counters import Current, HwEvent, Knob, KsmRun, KsmStat, Request, VmEvent, VmStat
+from node.dma_setup import check_devices, device_lengths, setup_devices
 from node.guest.host_guests import LATE_READS
 from node.hw.cost import Cost, cost_table_ps
 from node.hw.data_cache import check_data_cache_spec, nr_cache_lines, setup_data_cache
@@ -17,27 +19,58 @@ from node.hw.disk import DISK_PRESETS, DiskPreset, setup_disk
 from node.hw.hardware import check_hardware
 from node.hw.paging import MODE_NAMES, PAGING_MODES
 from node.hw.power_on import load_registers, power_on, table_lengths
-from node.kalloc.kmem_cache import MAX_CACHES
+from node.kalloc.choice import allocator_of, debug_flags_of, slob_policy_of
+from node.kalloc.kmem_cache import MAX_CACHES, Allocator
+from node.kalloc.slab_array import nr_arrays, nr_entries
+from node.kalloc.slab_general import NR_GENERAL, SlabStat, setup_general_caches
+from node.kalloc.slab_lists import NR_SLAB_LISTS
+from node.kalloc.slab_report import NR_SLAB_REPORTS
+from node.kalloc.slob_lists import SlobList
+from node.kalloc.slob_page import SlobStat
+from node.kalloc.slub_records import (
+    NR_KMALLOC_SLOTS,
+    KmallocType,
+    LargeStat,
+    SlubStat,
+)
+from node.kalloc.vmap_area import MAX_VMAP_AREAS, VmapStat
+from node.kalloc.vmap_space import setup_vmap_space
 from node.kmap.asid import NR_ASIDS
 from node.kmap.entry_pages import MAX_ENTRY_PAGES, setup_entry_pages
 from node.kmap.kernel_tables import KernelLayout, build_kernel_tables
 from node.kmap.memory_map import task_size
-from node.kmap.physical_map import FrameRange, zero_pfn
+from node.kmap.physical_map import FrameRange, Holder, lowmem_pages, zero_pfn
+from node.kmap.ram_map import nid_of_cpu
+from node.kmap.zones import setup_zones, zone_pieces
 from node.ksm.records import KsmChecksum, KsmCompare, KsmModel
 from node.kthread import ASLEEP, NR_KTHREADS
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free
+from node.phys.compact_control import NR_COMPACTORS
+from node.phys.migrate_type import NR_MIGRATE_TYPES
+from node.phys.numa import default_distances
 from node.phys.page import PageFlag
-from node.phys.watermarks import default_min_free_kbytes, pcp_batch, pcp_high, setup_watermarks
-from node.phys.zone import DMA32_END_PFN, DMA_END_PFN, NR_ZONES, ZoneId
+from node.phys.pcp import NR_PCP_LISTS
+from node.phys.watermarks import (
+    default_min_free_kbytes,
+    pcp_batch,
+    pcp_high,
+    pcp_high_of_fraction,
+    setup_lowmem_reserve,
+    setup_watermarks,
+)
+from node.phys.zone import NR_ZONES, PAGEBLOCK_PAGES, ZoneId
+from node.phys.zonelist import setup_zonelists
 from node.pool import Pool
 from node.rbtree import Tree
 from node.reclaim.lru import NR_LRU_LISTS
 from node.reclaim.scan_control import NR_RECLAIMERS
 from node.sched import DEFAULT_QUANTUM_PS, DEFAULT_TIME_SLICE_PS
-from node.spec import MachineSpec, SwapSpec, check_pageable_tables
+from node.spec import MachineSpec, SwapSpec, check_pageable_tables, check_zones
 from node.state import State
 from node.swap.slots import nr_clusters, setup_swap_area
+from node.swap.swap_map import allocate_swap_map
 from node.traces import trace_lengths
+from node.vm.mmu_gather import GATHER_PAGES, MAX_BATCHES
 from node.work import MAX_ZIPF_WORDS
 from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
 from shared.jit import entry
@@ -66,14 +99,20 @@ def build_state(spec: MachineSpec) -> State:
     power_on(state, spec.hw, spec.tlb, is_guest=spec.is_guest)
     setup_data_cache(state, spec.data_cache)
     _setup_pools(state, spec)
-    _lay_out_memory(state, layout.physical)
+    state.cpu["nid"][:] = [nid_of_cpu(cpu, spec.cpus, spec.numa.nodes) for cpu in range(spec.cpus)]
+    _lay_out_memory(state, spec, layout.physical)
     _map_kernel(state, spec, layout)
     _setup_watermarks(state, spec)
     _setup_lists(state)
+    setup_vmap_space(state)
+    if state.knob[Knob.ALLOCATOR] == Allocator.SLAB:
+        setup_general_caches(state)
     if spec.swap is not None:
         preset = disk_preset(spec.swap)
         setup_disk(state, preset)
         setup_swap_area(state, spec.swap.size_bytes // PAGE_SIZE, int(preset.rotational))
+        allocate_swap_map(state)
+    setup_devices(state, spec)
     if spec.recorded:
         ids = sorted(spec.recorded)
         state.recorded[: 2 * len(ids)] = ids + [spec.recorded[content] for content in ids]
@@ -103,6 +142,10 @@ def _check(spec: MachineSpec) -> None:
     check_hardware(spec.hw, spec.tlb, spec.memory_bytes)
     check_data_cache_spec(spec.data_cache)
     check_pageable_tables(spec)
+    check_zones(spec)
+    slob_policy_of(spec.slob_policy, spec.hw.era)
+    debug_flags_of(spec.slab_debug, allocator_of(spec.allocator, spec.hw.era))
+    check_devices(spec)
     free = sum(one.nr_frames for one in _kernel_layout(spec).physical if not one.reserved)
     if free < MIN_MANAGED_PAGES:
         raise ValueError(
@@ -121,6 +164,7 @@ def _kernel_layout(spec: MachineSpec) -> KernelLayout:
         gigantic=spec.hw.features.pdpe1gb,
         page_offset=spec.hw.page_offset,
         nx=spec.hw.features.nx,
+        ram=spec.ram,
     )
 
 
@@ -134,6 +178,7 @@ def _capacities(spec: MachineSpec) -> dict[Pool, int]:
         Pool.ANON_VMA_CHAIN: MAX_CHAINS,
         Pool.RMAP_ITEM: items,
         Pool.STABLE_NODE: spec.nr_frames + SPARE_RECORDS,
+        Pool.VMAP_AREA: MAX_VMAP_AREAS,
     }
 
 
@@ -161,14 +206,21 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "pt_word": spec.nr_frames << PAGING_MODES[MODE_NAMES[spec.hw.paging]].table_shift,
         "slab_word": spec.nr_frames * ENTRIES_PER_TABLE,
         "kmem_cache": MAX_CACHES,
-        "zone": NR_ZONES,
-        "free_area": NR_ZONES * NR_ORDERS,
-        "pcp": spec.cpus * NR_ZONES,
+        "slab_report": NR_SLAB_REPORTS,
+        "slub_cache": MAX_CACHES,
+        "kmem_cache_cpu": MAX_CACHES * spec.cpus,
+        "kmem_cache_node": MAX_CACHES * spec.numa.nodes,
+        "slub_stat": MAX_CACHES * SlubStat.NR,
+        "kmalloc_cache": KmallocType.NR * NR_KMALLOC_SLOTS,
+        "kmalloc_large": LargeStat.NR,
+        **_zone_lengths(spec),
         "cpu": spec.cpus,
         **table_lengths(spec.tlb, spec.hw.walk_caches, spec.cpus),
         "tlb_context": spec.cpus * NR_ASIDS,
         "entry_page": spec.cpus * MAX_ENTRY_PAGES,
         "cache_line": spec.cpus * nr_cache_lines(spec.data_cache) or 1,
+        "gathered": GATHER_PAGES,
+        "gather_batch": MAX_BATCHES,
         "mm": capacity[Pool.MM],
         "vma": capacity[Pool.VMA],
         "anon_vma": capacity[Pool.ANON_VMA],
@@ -189,12 +241,26 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "ksm_scan": 1,
         "rmap_item": capacity[Pool.RMAP_ITEM],
         "stable_node": capacity[Pool.STABLE_NODE],
-        "rb_node": capacity[Pool.RMAP_ITEM] + capacity[Pool.STABLE_NODE],
+        "rb_node": capacity[Pool.RMAP_ITEM] + capacity[Pool.STABLE_NODE] + capacity[Pool.VMAP_AREA],
         "rb_root": Tree.NR,
+        "vmap_area": capacity[Pool.VMAP_AREA],
+        "vmap_stat": VmapStat.NR,
+        "slab_cache": MAX_CACHES,
+        "slab_array": nr_arrays(MAX_CACHES, spec.cpus, spec.numa.nodes),
+        "slab_entry": nr_entries(MAX_CACHES, spec.cpus, spec.numa.nodes),
+        "slab_node": MAX_CACHES * spec.numa.nodes,
+        "slab_list": MAX_CACHES * spec.numa.nodes * NR_SLAB_LISTS,
+        "slab_general": NR_GENERAL,
+        "slab_stat": SlabStat.NR,
+        "slab_reaper": spec.cpus,
+        "slob_list": SlobList.NR,
+        "slob_stat": SlobStat.NR,
         "recorded": 2 * max(len(spec.recorded), 1),
-        "work": max(len(spec.works), 1),
+        "work": max(nr_work_records(spec.works), 1),
         "zipf": max(_zipf_words(spec), 1),
         **trace_lengths(spec.works),
+        **alloc_trace_lengths(spec.works),
+        **device_lengths(spec),
         "ept_view": guest_frames,
         "ept_mark": guest_frames,
         "ept_marked": guest_frames,
@@ -212,19 +278,46 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
     }
 
 
+def _zone_lengths(spec: MachineSpec) -> dict[str, int]:
+    nr_nodes = spec.numa.nodes
+    nr_zones = nr_nodes * NR_ZONES
+    return {
+        "zone": nr_zones,
+        "lowmem_reserve": nr_zones * NR_ZONES,
+        "zonelist": nr_zones * (nr_zones + 1),
+        "node_distance": nr_nodes * nr_nodes,
+        "pageblock": -(-spec.nr_frames // PAGEBLOCK_PAGES),
+        "free_area": nr_zones * NR_ORDERS,
+        "free_list": nr_zones * NR_ORDERS * NR_MIGRATE_TYPES,
+        "compact_control": NR_COMPACTORS,
+        "pcp": spec.cpus * nr_zones,
+        "pcp_list": spec.cpus * nr_zones * NR_PCP_LISTS,
+    }
+
+
 def _zipf_words(spec: MachineSpec) -> int:
     return MAX_ZIPF_WORDS * sum(work.workload == "zipf" for work in spec.works)
 
 
 def _set_knobs(state: State, spec: MachineSpec) -> None:
     ksm = spec.ksm
+    allocator = allocator_of(spec.allocator, spec.hw.era)
     values = {
         Knob.NR_FRAMES: spec.nr_frames,
         Knob.NR_CPUS: spec.cpus,
         Knob.WATERMARK_SCALE_FACTOR: spec.watermark_scale_factor,
+        Knob.WATERMARK_BOOST_FACTOR: spec.watermark_boost_factor,
+        Knob.HIGH_FRACTION: spec.percpu_pagelist_high_fraction,
+        Knob.EXTFRAG_THRESHOLD: spec.extfrag_threshold,
+        Knob.COMPACT_UNEVICTABLE_ALLOWED: spec.compact_unevictable_allowed,
+        Knob.NR_NODES: spec.numa.nodes,
+        Knob.HAS_DMA32: int(spec.hw.paging in ("4level", "5level")),
         Knob.SWAPPINESS: spec.swappiness,
         Knob.PAGE_CLUSTER: spec.page_cluster,
         Knob.PAGEABLE_TABLES: int(spec.pageable_tables),
+        Knob.ALLOCATOR: allocator,
+        Knob.SLOB_POLICY: slob_policy_of(spec.slob_policy, spec.hw.era),
+        Knob.SLAB_DEBUG: debug_flags_of(spec.slab_debug, allocator),
         Knob.QUANTUM_PS: DEFAULT_QUANTUM_PS,
         Knob.TIME_SLICE_PS: DEFAULT_TIME_SLICE_PS,
         Knob.IS_GUEST: int(spec.is_guest),
@@ -241,7 +334,7 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
         Knob.KSM_CHECKSUM: {"xxhash": KsmChecksum.XXHASH, "jhash2": KsmChecksum.JHASH2}[ksm.checksum],
         Knob.KSM_COMPARE: {"content": KsmCompare.CONTENT, "checksum": KsmCompare.HASH}[ksm.compare],
         Knob.NR_RECORDED: len(spec.recorded),
-        Knob.NR_WORKS: len(spec.works),
+        Knob.NR_WORKS: nr_work_records(spec.works),
         Knob.NR_GUESTS: len(spec.guests),
         Knob.CONTENT_KEY: to_signed(Stream(spec.seed, spec.machine, Purpose.CONTENT).word()),
     }
@@ -261,32 +354,34 @@ def _setup_pools(state: State, spec: MachineSpec) -> None:
         base += capacity
 
 
-def _lay_out_memory(state: State, physical: tuple[FrameRange, ...]) -> None:
-    nr_frames = len(state.page)
-    zone_ends = {ZoneId.DMA: DMA_END_PFN, ZoneId.DMA32: DMA32_END_PFN, ZoneId.NORMAL: nr_frames}
-    start = 0
-    for zone_id, end in zone_ends.items():
-        zone = state.zone[zone_id]
-        zone.start_pfn = min(start, nr_frames)
-        zone.end_pfn = min(end, nr_frames)
-        start = end
+def _lay_out_memory(state: State, spec: MachineSpec, physical: tuple[FrameRange, ...]) -> None:
+    """Divide the frames into zones, and give the buddy system those that nobody holds."""
+    lowmem = lowmem_pages(spec.hw.era, MODE_NAMES[spec.hw.paging], len(state.page), spec.hw.page_offset)
+    setup_zones(state, spec.ram, lowmem, spec.movablecore_bytes // PAGE_SIZE)
     page_flags = state.page["page_flags"]
     for one in physical:
+        if one.holder == Holder.HOLE:
+            continue
         if one.reserved:
             page_flags[one.first : one.behind] = PageFlag.RESERVED
             continue
         first = one.first
-        for border in (DMA_END_PFN, DMA32_END_PFN):
-            if first < border < one.behind:
-                free_boot_range(state, first, border)
-                first = border
-        free_boot_range(state, first, one.behind)
+        if one.holder == Holder.HIGH:
+            # Lowmem may end within a pageblock, which is its zone's; what the kernel cannot map stays reserved.
+            first = min(-(-first // PAGEBLOCK_PAGES) * PAGEBLOCK_PAGES, one.behind)
+            page_flags[one.first : first] = PageFlag.RESERVED
+        for piece in zone_pieces(state, first, one.behind):
+            free_boot_range(state, *piece)
     state.knob[Knob.ZERO_PFN] = zero_pfn(physical)
     page_flags[zero_pfn(physical)] |= PageFlag.ZERO_PAGE
-    state.vm_event[VmEvent.PGFREE] = 0
-    for index in range(NR_ZONES):
+    for index in range(len(state.zone)):
         zone = state.zone[index]
         zone.managed = zone.nr_free
+    distances = spec.numa.distances or default_distances(spec.numa.nodes)
+    state.node_distance[:] = [distance for row in distances for distance in row]
+    setup_zonelists(
+        state, distances, [bool((state.cpu["nid"] == nid).any()) for nid in range(spec.numa.nodes)]
+    )
 
 
 def _map_kernel(state: State, spec: MachineSpec, layout: KernelLayout) -> None:
@@ -321,18 +416,25 @@ def free_boot_range(state: State, first: int, behind: int) -> None:
 
 
 def _setup_watermarks(state: State, spec: MachineSpec) -> None:
-    managed = sum(state.zone["managed"].tolist())
+    zones = [state.zone[index] for index in range(len(state.zone))]
+    lowmem = sum(zone.managed for zone in zones if zone.kind <= ZoneId.NORMAL)  # nr_free_buffer_pages
     state.knob[Knob.MIN_FREE_KBYTES] = (
-        default_min_free_kbytes(managed) if spec.min_free_kbytes is None else spec.min_free_kbytes
+        default_min_free_kbytes(lowmem) if spec.min_free_kbytes is None else spec.min_free_kbytes
     )
     setup_watermarks(state)
+    setup_lowmem_reserve(state, spec.lowmem_reserve_ratio)
+    nr_local = [int((state.cpu["nid"] == nid).sum()) or spec.cpus for nid in range(spec.numa.nodes)]
+    fraction = spec.percpu_pagelist_high_fraction
     for cpu in range(spec.cpus):
-        for index in range(NR_ZONES):
-            lists = state.pcp[cpu * NR_ZONES + index]
-            lists.first = NIL
-            lists.last = NIL
-            lists.batch = pcp_batch(state.zone[index].managed)
-            lists.high = pcp_high(state.zone[index].low, spec.cpus, lists.batch)
+        for index, zone in enumerate(zones):
+            lists = state.pcp[cpu * len(zones) + index]
+            lists.batch = pcp_batch(zone.managed)
+            lists.high = (
+                pcp_high_of_fraction(zone.managed, fraction, nr_local[zone.nid], lists.batch)
+                if fraction
+                else pcp_high(zone.low, nr_local[zone.nid], lists.batch)
+            )
+            lists.limit = lists.high
 
 
 def _setup_lists(state: State) -> None:

@@ -41,7 +41,13 @@ class Current(IntEnum):
     )
     LAST_CTX_ID = 13  # of address spaces: each has its own, never used again
     PAGE_IS_SPECIAL = 14  # 1 after an access to a page with a protection key or a memory type of its own
-    NR = 16
+    NR_GATHERED = 15  # of the unmapping under way (node/vm/mmu_gather.py): pages in ``gathered``
+    NR_GATHER_BATCHES = 16  # and frames in ``gather_batch``
+    GATHER_LIMIT = 17  # where the present batch is full; 0: no unmapping is under way
+    GATHER_MM = 18  # whose TLB entries must go before its pages do, or 0
+    GATHER_START = 19
+    GATHER_END = 20
+    NR = 24
 
 
 class Request(IntEnum):
@@ -124,6 +130,11 @@ class Knob(IntEnum):
     WATERMARK_BOOST_FACTOR = 56
     COMPACT_UNEVICTABLE_ALLOWED = 57
     SLAB_DEBUG = 58  # SlabFlag bits that every cache gets
+    HAS_DMA32 = 59  # 1: the machine has that kind of zone
+    HIGH_FRACTION = 60  # vm.percpu_pagelist_high_fraction
+    MODULES_START = 80  # first address of modules, signed; on 32-bit machines that of vmalloc
+    MODULES_LAST = 81  # their last address
+    SLOB_POLICY = 82  # SlobPolicy
     NR = 96
 
 
@@ -148,35 +159,58 @@ class VmEvent(IntEnum):
     PGFAULT = 0
     PGMAJFAULT = 1
     PGFREE = 2
-    PGALLOC_DMA = 3
+    PGALLOC_DMA = 3  # and one for each kind of zone, in the order of ZoneId
     PGALLOC_DMA32 = 4
     PGALLOC_NORMAL = 5
-    PGREUSE = 6
-    COW_KSM = 7
-    KSM_SWPIN_COPY = 8
-    PSWPIN = 9
-    PSWPOUT = 10
-    PGACTIVATE = 11
-    PGDEACTIVATE = 12
-    PGSCAN_KSWAPD = 13
-    PGSCAN_DIRECT = 14
-    PGSTEAL_KSWAPD = 15
-    PGSTEAL_DIRECT = 16
-    PGSCAN_ANON = 17
-    PGSTEAL_ANON = 18
-    PAGEOUTRUN = 19
-    ALLOCSTALL = 20
-    OOM_KILL = 21
-    SWAP_RA = 22
-    SWAP_RA_HIT = 23
-    KSWAPD_HIGH_WMARK_HIT_QUICKLY = 24
-    PGREFILL = 25
-    KSWAPD_LOW_WMARK_HIT_QUICKLY = 26
-    NR_TLB_REMOTE_FLUSH = 27
-    NR_TLB_REMOTE_FLUSH_RECEIVED = 28
-    NR_TLB_LOCAL_FLUSH_ALL = 29
-    NR_TLB_LOCAL_FLUSH_ONE = 30
-    NR = 32
+    PGALLOC_HIGH = 6
+    PGALLOC_MOVABLE = 7
+    PGALLOC_DEVICE = 8
+    ALLOCSTALL_DMA = 9  # likewise
+    ALLOCSTALL_DMA32 = 10
+    ALLOCSTALL_NORMAL = 11
+    ALLOCSTALL_HIGH = 12
+    ALLOCSTALL_MOVABLE = 13
+    ALLOCSTALL_DEVICE = 14
+    PGREUSE = 15
+    COW_KSM = 16
+    KSM_SWPIN_COPY = 17
+    PSWPIN = 18
+    PSWPOUT = 19
+    PGACTIVATE = 20
+    PGDEACTIVATE = 21
+    PGSCAN_KSWAPD = 22
+    PGSCAN_DIRECT = 23
+    PGSTEAL_KSWAPD = 24
+    PGSTEAL_DIRECT = 25
+    PGSCAN_ANON = 26
+    PGSTEAL_ANON = 27
+    PAGEOUTRUN = 28
+    OOM_KILL = 29
+    SWAP_RA = 30
+    SWAP_RA_HIT = 31
+    KSWAPD_HIGH_WMARK_HIT_QUICKLY = 32
+    PGREFILL = 33
+    KSWAPD_LOW_WMARK_HIT_QUICKLY = 34
+    NR_TLB_REMOTE_FLUSH = 35
+    NR_TLB_REMOTE_FLUSH_RECEIVED = 36
+    NR_TLB_LOCAL_FLUSH_ALL = 37
+    NR_TLB_LOCAL_FLUSH_ONE = 38
+    COMPACT_MIGRATE_SCANNED = 39
+    COMPACT_FREE_SCANNED = 40
+    COMPACT_ISOLATED = 41
+    COMPACT_STALL = 42
+    COMPACT_FAIL = 43
+    COMPACT_SUCCESS = 44
+    COMPACT_DAEMON_WAKE = 45
+    COMPACT_DAEMON_MIGRATE_SCANNED = 46
+    COMPACT_DAEMON_FREE_SCANNED = 47
+    PGMIGRATE_SUCCESS = 48
+    PGMIGRATE_FAIL = 49
+    MM_PAGE_ALLOC_EXTFRAG = 50  # the tracepoint's count: requests that took another migrate type's block
+    ALLOC_FAILED = 51  # requests for frames that got none (warn_alloc)
+    MM_PAGE_ALLOC_ZONE_LOCKED = 52  # likewise: blocks that the zones gave, to per-CPU lists or to requests
+    MM_PAGE_PCPU_DRAIN = 53  # likewise: blocks that per-CPU lists gave back to their zones
+    NR = 96
 
 
 class VmStat(IntEnum):
@@ -238,6 +272,7 @@ class HwEvent(IntEnum):
     CONTEXT_SWITCH = 16
     TABLE_SWAPOUT = 17  # page tables written to swap
     TABLE_SWAPIN = 18  # page tables that came back, from the device or the swap cache
+    DEVICE_INTERRUPT = 19
     DCACHE_HIT = 24
     DCACHE_MISS = 25
     DCACHE_SYNONYM = 26  # of the misses, those whose line the cache held under another virtual address

@@ -11,11 +11,19 @@ A run with ``--check`` checks at every border of an epoch; tests do after every 
 have more to hold at a border: node/guest/invariants.py.
 """
 
+from node.alloc_trace_check import check_alloc_traces
 from node.findings import check_pools
 from node.hw.data_cache_check import check_data_cache
+from node.kalloc.slab_check import check_slab
+from node.kalloc.slob_check import check_slob
+from node.kalloc.slub_check import check_slub
+from node.kalloc.vmap_check import check_vmap
 from node.kmap.tlb_check import forbidden_entries
 from node.ksm.ksm_check import check_ksm, held_anon_vmas
+from node.phys.compact_check import check_compaction
+from node.phys.dma_check import check_dma
 from node.phys.frames_check import check_frames
+from node.phys.reserved_check import check_reserved
 from node.reclaim.lru_check import check_lru
 from node.state import State
 from node.swap.swap_check import check_swap
@@ -29,7 +37,7 @@ class InvariantError(AssertionError):
 
 def violations(state: State) -> list[str]:
     """Return one line for each contradiction found; none if all is well."""
-    for independent in (check_pools, check_frames):
+    for independent in (check_pools, check_frames, check_reserved):
         wrong = independent(state)
         if wrong:
             return wrong
@@ -39,10 +47,17 @@ def violations(state: State) -> list[str]:
         return wrong
     return (
         check_lru(state)
+        + check_compaction(state)
         + check_swap(state, mappings)
         + check_ksm(state, mappings)
+        + check_slab(state)
+        + check_slob(state)
+        + check_slub(state)
+        + check_vmap(state)
         + forbidden_entries(state)
         + check_data_cache(state)
+        + check_dma(state)
+        + check_alloc_traces(state)
     )
 
 

@@ -18,15 +18,69 @@ def rb_erase(state: "State", tree: int, index: int) -> int:
     raise NotImplementedError
 
 
-@declare("node.phys.page_alloc")
+@declare("node.phys.alloc_slowpath")
 def alloc_frames(state: "State", order: int, gfp: int) -> int:
     """Return the first of 2**order frames with one reference to it, or NIL: ``alloc_pages`` for rare callers."""
     raise NotImplementedError
 
 
-@declare("node.phys.page_alloc")
+@declare("node.phys.alloc_slowpath")
 def free_frames(state: "State", pfn: int, order: int) -> int:
     """Give back 2**order frames that nobody refers to any more: ``free_pages`` for rare callers; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.cache_list")
+def kmem_cache_create(state: "State") -> int:
+    """Return a cache for the objects that Request.A0..A6 describe (node/kalloc/cache_list.py), or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.cache_list")
+def kmem_cache_shrink(state: "State", cache: int) -> int:
+    """Give back the cache's slabs that have no object in use; return how many frames those were."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.cache_list")
+def kmem_cache_destroy(state: "State", cache: int) -> int:
+    """One user fewer; with the last, end the cache. Return 0, or the number of objects in use; NIL if it is none."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.calls")
+def kmem_cache_alloc(state: "State", cache: int, gfp: int) -> int:
+    """Return the physical address of a new object, or NIL if there is no memory."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.calls")
+def kmem_cache_free(state: "State", cache: int, paddr: int) -> int:
+    """Take an object back; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.calls")
+def kmalloc(state: "State", size: int, gfp: int) -> int:
+    """Return the physical address of ``size`` bytes, or NIL if there is no memory or it is too much."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.calls")
+def kfree(state: "State", paddr: int) -> int:
+    """Take back what ``kmalloc`` gave; return 0, or a SlabError."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.calls")
+def ksize(state: "State", paddr: int) -> int:
+    """Return how many bytes the holder of ``paddr``, which kmalloc gave, may use; 0 for any other address."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.calls")
+def write_slab_bytes(state: "State", paddr: int, nr_bytes: int, value: int) -> int:
+    """Write ``value``, 0..255, over bytes of slabs, as a user of an object may; return how many were written."""
     raise NotImplementedError
 
 
@@ -174,9 +228,129 @@ def slob_ksize(state: "State", paddr: int) -> int:
     raise NotImplementedError
 
 
+@declare("node.kalloc.vmalloc")
+def vmalloc(state: "State", size: int, gfp: int, caller: int) -> int:
+    """Return the kernel address of ``size`` bytes of frames from anywhere, or NIL; ``caller`` is a VmapCaller."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.vmalloc")
+def vfree(state: "State", vaddr: int) -> int:
+    """Free what ``vmalloc`` gave; return 0, or NOT_AN_AREA."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.vmalloc")
+def vmap(state: "State", first_pfn: int, nr_pages: int, caller: int) -> int:
+    """Map the caller's frames, linked by ``page.next``, together; return the address, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.vmalloc")
+def vunmap(state: "State", vaddr: int) -> int:
+    """Unmap what ``vmap`` mapped; return 0, or NOT_AN_AREA."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.ioremap")
+def ioremap(state: "State", paddr: int, size: int, kind: int, caller: int) -> int:
+    """Map a device's addresses with a MemoryType; return the address that stands for ``paddr``, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.ioremap")
+def iounmap(state: "State", vaddr: int) -> int:
+    """Unmap what ``ioremap`` mapped; return 0, or NOT_AN_AREA."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.vmalloc")
+def load_module(state: "State", size: int, caller: int) -> int:
+    """Return the address of ``size`` bytes for a module's text, in the modules' region, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.vmalloc")
+def unload_module(state: "State", vaddr: int) -> int:
+    """Free a module's text and flush it; return 0, or NOT_AN_AREA."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.vmap_space")
+def vm_unmap_aliases(state: "State") -> int:
+    """Flush all areas of vmalloc that wait for it; return how many they were."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.kernel_flush")
+def flush_tlb_kernel_range(state: "State", start: int, end: int) -> int:
+    """Drop [start, end) of the kernel's addresses from every CPU; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.alloc_slowpath")
+def alloc_beyond_lists(state: "State", order: int, gfp: int) -> int:
+    """Return the first of 2**order frames where the CPU's list has none to give, or NIL, counted."""
+    raise NotImplementedError
+
+
+@declare("node.phys.alloc_slowpath")
+def free_block(state: "State", pfn: int, order: int) -> int:
+    """Put back a block of frames that are counted and cleared already; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.pcp_batch")
+def pcp_free_bulk(state: "State", index: int, which: int) -> int:
+    """Give frames of ``state.pcp[index]``, which reached its limit, back to the zone, list ``which`` first; 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.pcp_batch")
+def drain_all_pages(state: "State") -> int:
+    """Give the frames of every CPU's lists back to their zones; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.compaction")
+def try_to_compact_pages(state: "State", order: int, gfp: int, alloc_flags: int, priority: int) -> int:
+    """Compact the zones of a request until one has a block for it; return a CompactResult."""
+    raise NotImplementedError
+
+
+@declare("node.phys.compaction")
+def begin_background_zone(state: "State", zone: int, order: int) -> int:
+    """Let kcompactd begin with a zone, if it is deferred for no failure and suitable; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.compaction")
+def compact_slice(state: "State", limit_ps: int) -> int:
+    """Go on with kcompactd's zone until the clock passes ``limit_ps``; return CONTINUE, or how it ended."""
+    raise NotImplementedError
+
+
+@declare("node.phys.compact_defer")
+def reset_isolation_suitable(state: "State") -> int:
+    """Forget in which pageblocks compaction found nothing, where the scanners met; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.kcompactd")
+def wakeup_kcompactd(state: "State", order: int) -> int:
+    """Let kcompactd make a block of 2**order frames, if it sleeps and there is a zone where it could; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.phys.kcompactd")
+def kcompactd_slice(state: "State", limit_ps: int) -> int:
+    """Run kcompactd from Current.CLOCK_PS until its clock passes ``limit_ps`` or it sleeps (clock ASLEEP); 0."""
+    raise NotImplementedError
+
+
 @declare("node.reclaim.vmscan")
-def wake_kswapd(state: "State", order: int) -> int:
-    """Let kswapd run as soon as the clock allows; return 0."""
+def wake_kswapd(state: "State", order: int, gfp: int) -> int:
+    """Let kswapd run as soon as the clock allows, or kcompactd if only blocks are short; return 0."""
     raise NotImplementedError
 
 
@@ -304,9 +478,24 @@ def ksm_exit(state: "State", mm: int) -> int:
     raise NotImplementedError
 
 
+@declare("node.alloc_trace")
+def run_allocations(state: "State", index: int, limit_ps: int) -> int:
+    """Make the events of an allocation trace, a workload, until the current clock passes ``limit_ps``; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kalloc.slab_reap")
+def slab_reap_slice(state: "State", limit_ps: int) -> int:
+    """SLAB: run cache_reap on every CPU where it is due before ``limit_ps``; return 0.
+
+    Leaves in its kthread record the time at which it runs next.
+    """
+    raise NotImplementedError
+
+
 @declare("node.kthread")
 def run_kthreads(state: "State", until_ps: int) -> int:
-    """Run ksmd and kswapd, whichever is behind first, up to ``until_ps``; return 0."""
+    """Run the kernel threads, whichever is behind first, up to ``until_ps``; return 0."""
     raise NotImplementedError
 
 
@@ -331,6 +520,18 @@ def run_in_user_mode(state: "State", mm: int) -> int:
 @declare("node.kmap.entry")
 def system_call(state: "State", nr_calls: int) -> int:
     """Make ``nr_calls`` system calls that do nothing on the current CPU; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.kmap.entry")
+def device_interrupt(state: "State", nr_interrupts: int) -> int:
+    """Take ``nr_interrupts`` interrupts of devices on the current CPU; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.dma_work")
+def dma_step(state: "State", index: int) -> int:
+    """Start the next transfer of a ``dma`` workload, or finish the one under way; return 0."""
     raise NotImplementedError
 
 
@@ -405,6 +606,30 @@ def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
 @declare("node.vm.unmap")
 def page_referenced(state: "State", pfn: int) -> int:
     """Count, and clear, the accessed bits of all page-table entries that map the frame."""
+    raise NotImplementedError
+
+
+@declare("node.vm.unmap")
+def move_mappings(state: "State", pfn: int, to: int) -> int:
+    """Let every page-table entry that maps frame ``pfn`` map ``to``; return how many there were."""
+    raise NotImplementedError
+
+
+@declare("node.vm.migrate")
+def isolate_lru_page(state: "State", pfn: int) -> int:
+    """Take a page off its LRU list and hold it; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.vm.migrate")
+def putback_lru_page(state: "State", pfn: int) -> int:
+    """Let go of an isolated page, which goes to the head of its LRU list; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.vm.migrate")
+def migrate_page(state: "State", pfn: int, to: int, mode: int) -> int:
+    """Move an isolated page to an isolated free frame; return whether it moved. ``mode`` is a MigrateMode."""
     raise NotImplementedError
 
 

@@ -1,7 +1,7 @@
-"""Kernel threads, ksmd and kswapd: tasks with clocks of their own, beside those of the CPUs.
+"""Kernel threads, ksmd, kswapd, kcompactd and SLAB's reaper: tasks with clocks of their own, beside those of the CPUs.
 
 A thread's ``clock_ps`` is the time at which it runs next: the end of its sleep, or where its last slice
-ended, or ASLEEP until somebody wakes it. The one that is furthest behind runs, until it passes the other by
+ended, or ASLEEP until somebody wakes it. The one that is furthest behind runs, until it passes the next by
 the machine's quantum, so their interleaving is a function of the state alone.
 
 # Differs from Linux: a kernel thread takes no CPU time from the workloads of the same machine.
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Current, Knob
-from node.joints import ksmd_slice, kswapd_slice
-from shared.constants import INT64_MAX
+from node.joints import kcompactd_slice, ksmd_slice, kswapd_slice, slab_reap_slice
+from shared.constants import INT64_MAX, NIL
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ KTHREAD = np.dtype(
     [
         ("clock_ps", np.int64),  # when it runs next, or ASLEEP
         ("busy_ps", np.int64),  # how long it has run
-        ("order", np.int32),  # kswapd: largest order asked for
+        ("order", np.int32),  # kswapd, kcompactd: largest order asked for
+        ("highest_zone", np.int32),  # kswapd: highest ZoneId asked for since it last began
         ("failures", np.int32),  # kswapd: runs in a row that reclaimed nothing
     ],
     align=True,
@@ -37,6 +38,8 @@ class Kthread(IntEnum):
 
     KSWAPD = 0
     KSMD = 1
+    SLAB_REAP = 2  # the work that each CPU's events thread does for node/kalloc/slab_reap.py
+    KCOMPACTD = 3
 
 
 NR_KTHREADS: Final = len(Kthread)
@@ -55,8 +58,12 @@ def _run_slice(state: "State", which: int, limit_ps: int) -> None:
     state.current[Current.MM] = 0
     if which == Kthread.KSWAPD:
         kswapd_slice(state, limit_ps)
-    else:
+    elif which == Kthread.KSMD:
         ksmd_slice(state, limit_ps)
+    elif which == Kthread.SLAB_REAP:
+        slab_reap_slice(state, limit_ps)
+    else:
+        kcompactd_slice(state, limit_ps)
     thread.busy_ps += state.current[Current.CLOCK_PS] - begin
     state.current[Current.CLOCK_PS] = clock_before
     state.current[Current.CPU] = cpu_before
@@ -64,15 +71,32 @@ def _run_slice(state: "State", which: int, limit_ps: int) -> None:
     state.current[Current.STALL_PS] = stall_before
 
 
+@kernel
+def kthread_clock(state: "State", but: int) -> int:
+    """Return the smallest clock of all kernel threads but one; ``but`` may be NIL."""
+    clock_ps = ASLEEP
+    for which in range(NR_KTHREADS):
+        if which != but:
+            clock_ps = min(clock_ps, state.kthread[which].clock_ps)
+    return clock_ps
+
+
+@kernel
+def _furthest_behind(state: "State") -> int:
+    found = 0
+    for which in range(1, NR_KTHREADS):
+        if state.kthread[which].clock_ps < state.kthread[found].clock_ps:
+            found = which
+    return found
+
+
 @entry
 def run_kthreads(state: "State", until_ps: int) -> int:
-    """Run ksmd and kswapd, whichever is behind first, up to ``until_ps``; return 0."""
-    kswapd = state.kthread[Kthread.KSWAPD]
-    ksmd = state.kthread[Kthread.KSMD]
+    """Run the kernel threads, whichever is behind first, up to ``until_ps``; return 0."""
     quantum_ps = state.knob[Knob.QUANTUM_PS]
-    while min(kswapd.clock_ps, ksmd.clock_ps) < until_ps:
-        which = Kthread.KSWAPD if kswapd.clock_ps <= ksmd.clock_ps else Kthread.KSMD
-        other_ps = max(kswapd.clock_ps, ksmd.clock_ps)
+    while kthread_clock(state, NIL) < until_ps:
+        which = _furthest_behind(state)
+        other_ps = kthread_clock(state, which)
         limit_ps = until_ps
         if other_ps < until_ps:
             limit_ps = min(until_ps, other_ps + quantum_ps)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from node.counters import Current, Knob
 from node.hw.cost import Cost
 from node.joints import go_idle, run_in_user_mode, run_kthreads
-from node.kthread import Kthread
+from node.kthread import kthread_clock
 from node.work import is_runnable, run_work
 from shared.constants import NIL, PS_PER_MS, PS_PER_US
 from shared.jit import entry, kernel
@@ -40,14 +40,9 @@ def _cpu_furthest_behind(state: "State") -> int:
 
 
 @kernel
-def _kthread_clock(state: "State") -> int:
-    return min(state.kthread[Kthread.KSWAPD].clock_ps, state.kthread[Kthread.KSMD].clock_ps)
-
-
-@kernel
 def _others_clock(state: "State", this_cpu: int) -> int:
     """Return the smallest clock of all kernel threads and CPUs but one."""
-    clock_ps = _kthread_clock(state)
+    clock_ps = kthread_clock(state, NIL)
     for cpu in range(state.knob[Knob.NR_CPUS]):
         if cpu != this_cpu:
             clock_ps = min(clock_ps, state.cpu[cpu].clock_ps)
@@ -98,11 +93,16 @@ def _run_cpu(state: "State", cpu_index: int, limit_ps: int) -> None:
     state.current[Current.MM] = mm_index
     state.current[Current.CLOCK_PS] = cpu.clock_ps
     state.current[Current.STALL_PS] = 0
-    run_in_user_mode(state, mm_index)
+    if mm_index:
+        run_in_user_mode(state, mm_index)
+    else:  # the kernel's own work runs on whatever is loaded, as a kernel thread does
+        go_idle(state, cpu_index)
+        state.current[Current.CLOCK_PS] = cpu.clock_ps
     run_work(state, index, min(limit_ps, cpu.slice_end_ps))
     cpu.clock_ps = state.current[Current.CLOCK_PS]
     cpu.stall_ps += state.current[Current.STALL_PS]
-    state.mm[mm_index].stall_ps += state.current[Current.STALL_PS]
+    if mm_index:
+        state.mm[mm_index].stall_ps += state.current[Current.STALL_PS]
 
 
 @entry
@@ -118,7 +118,7 @@ def run_until(state: "State", end_ps: int) -> int:
         clock_ps = state.cpu[cpu_index].clock_ps
         if clock_ps >= end_ps:
             break
-        if _kthread_clock(state) <= clock_ps:
+        if kthread_clock(state, NIL) <= clock_ps:
             run_kthreads(state, min(end_ps, clock_ps + quantum_ps))
             continue
         # Subtracted before it is added: a thread that sleeps has the largest clock there is.

@@ -6,8 +6,13 @@ from fractions import Fraction
 from typing import Any, Final
 
 from node.hw.cost import REFERENCE_GHZ
+from node.hw.dma_spec import DeviceSpec
 from node.hw.hardware import DEFAULT_TLB, HW_KEYS, HwSpec, check_hardware, resolve_hw
 from node.hw.processors import DATA_CACHE_SETS, DATA_CACHE_WAYS, TlbArraySpec, TlbSpec
+from node.kmap.ram_map import RamMap, ram_map
+from node.phys.numa import MAX_DISTANCE, MAX_NODES, check_distances
+from node.phys.zone import LOWMEM_RESERVE_RATIO
+from shared.alloc_traces import AllocTrace
 from shared.constants import CACHE_LINE_BYTES, PAGE_SIZE
 from shared.units import format_size
 
@@ -53,7 +58,10 @@ class DataCacheSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkSpec:
-    """A process: a workload of node/work.py, a recorded trace (node/traces.py), or a program's text."""
+    """A process: a workload of node/work.py, a recorded trace (node/traces.py), or a program's text.
+
+    Or, of the kernel itself, an allocation trace.
+    """
 
     workload: str = ""
     memory_bytes: int = 0
@@ -63,10 +71,14 @@ class WorkSpec:
     skew_thousandths: int = 1000
     mergeable: bool = False
     think_ns: int = 0
+    device: int = 0  # of the workload dma (node/dma_work.py): its place in the machine's devices
+    direction: str = "from_device"
+    coherent: bool = False  # its buffer is one block within the device's reach
     trace: str = ""  # path of its file
     windows: tuple[int, ...] = (1,)  # of the trace, in the order in which they are replayed
-    loops: int = 1  # over those windows; 0: without end
+    loops: int = 1  # over those windows, or the allocation trace; 0: without end
     huge_pages: str = "none"  # "2M": the trace's pages are parts of 2 MiB pages
+    allocations: AllocTrace | None = None  # what the kernel allocates and frees (node/alloc_traces.py)
     program: str = ""
     text: str = ""
 
@@ -80,6 +92,14 @@ class GuestRam:
 
 
 @dataclass(frozen=True, slots=True)
+class NumaSpec:
+    """NUMA nodes, and how far they are from one another; no distances: 10 to itself, 20 to any other."""
+
+    nodes: int = 1
+    distances: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
     """One machine. Sizes in bytes; ``min_free_kbytes`` None is Linux's formula."""
 
@@ -89,9 +109,17 @@ class MachineSpec:
     machine: int = 0  # its number in the fleet: with the seed, the key of its random numbers
     min_free_kbytes: int | None = None
     watermark_scale_factor: int = 10
+    watermark_boost_factor: int = 15000
+    lowmem_reserve_ratio: tuple[int, ...] = LOWMEM_RESERVE_RATIO  # of DMA, DMA32, NORMAL, HIGHMEM, MOVABLE
+    percpu_pagelist_high_fraction: int = 0
+    extfrag_threshold: int = 500
+    compact_unevictable_allowed: int = 1
     swappiness: int = 60
     page_cluster: int = 3
     pageable_tables: bool = False  # second-level page tables are swapped too (node/vm/table_swap.py)
+    numa: NumaSpec = field(default_factory=NumaSpec)
+    movablecore_bytes: int = 0  # of zone MOVABLE, shared by the nodes
+    device_bytes: int = 0  # of zone DEVICE, besides the RAM
     ksm: KsmSpec = field(default_factory=KsmSpec)
     swap: SwapSpec | None = None
     hw: HwSpec = field(default_factory=HwSpec)  # and tlb: with_hw() makes both of a scenario's keys
@@ -99,15 +127,29 @@ class MachineSpec:
     data_cache: DataCacheSpec = field(default_factory=DataCacheSpec)
     cost: Mapping[str, int] = field(default_factory=dict)
     clock_ghz: Fraction = REFERENCE_GHZ
+    allocator: str | None = None  # slub, slab or slob (node/kalloc/choice.py); None: what the era has
+    slob_policy: str | None = None  # one-list, three-lists or best-fit; None: what the era has
+    slab_debug: str = ""  # letters of FZPU
+    devices: tuple[DeviceSpec, ...] = ()
     works: tuple[WorkSpec, ...] = ()
     is_guest: bool = False
     guests: tuple[GuestRam, ...] = ()
     recorded: Mapping[int, int] = field(default_factory=dict)  # content id -> jhash2, of recorded pages
 
     @property
+    def ram(self) -> RamMap:
+        """Which frame numbers are RAM. Raises ValueError, in one line, for nodes that memory cannot be shared by."""
+        return ram_map(
+            self.memory_bytes // PAGE_SIZE,
+            has_hole=not self.is_guest and self.hw.paging in ("4level", "5level"),
+            nr_nodes=self.numa.nodes,
+            device_pages=self.device_bytes // PAGE_SIZE,
+        )
+
+    @property
     def nr_frames(self) -> int:
-        """Frames of RAM."""
-        return self.memory_bytes // PAGE_SIZE
+        """Frame numbers: of RAM, of the holes in it, and of memory that a device brings."""
+        return self.ram.nr_frames
 
     def with_hw(self, **keys: Any) -> "MachineSpec":
         """Return this machine with the hardware that ``keys`` describe: ``spec.with_hw(processor="zen4")``.
@@ -137,11 +179,18 @@ class MachineSpec:
             seed=spec.get("seed", 0),
             machine=spec.get("machine", 0),
             **vm,
+            numa=NumaSpec(**spec.get("numa", {})),
+            movablecore_bytes=spec.get("movablecore_bytes", 0),
+            device_bytes=spec.get("device_bytes", 0),
             ksm=KsmSpec(**spec.get("ksm", {})),
             swap=None if swap is None else SwapSpec(**swap),
             data_cache=DataCacheSpec(**hw.get("data_cache", {})),
             cost=hw.get("cost", {}),
             clock_ghz=REFERENCE_GHZ if clock_mhz is None else Fraction(clock_mhz, MHZ_PER_GHZ),
+            allocator=spec.get("allocator"),
+            slob_policy=spec.get("slob_policy"),
+            slab_debug=spec.get("slab_debug", ""),
+            devices=tuple(DeviceSpec(**device) for device in spec.get("devices", ())),
             works=tuple(WorkSpec(**process) for process in spec.get("processes", ())),
             is_guest=spec.get("kind") == "guest",
             guests=tuple(
@@ -170,21 +219,44 @@ def check_pageable_tables(spec: MachineSpec) -> None:
         )
 
 
+def check_zones(spec: MachineSpec) -> None:
+    """Raise ValueError, in one line, for nodes or zones that the machine cannot have."""
+    if not 1 <= spec.numa.nodes <= MAX_NODES:
+        raise ValueError(f"numa.nodes: {spec.numa.nodes} is outside 1..{MAX_NODES}")
+    if spec.numa.nodes > 1 and (spec.is_guest or spec.hw.paging not in ("4level", "5level")):
+        raise ValueError(
+            "numa.nodes: more than one is for plain machines and hosts with 4level or 5level paging"
+        )
+    if spec.numa.distances:
+        check_distances(spec.numa.nodes, spec.numa.distances)
+    if spec.movablecore_bytes >= spec.memory_bytes:
+        raise ValueError(
+            f"movablecore: {format_size(spec.movablecore_bytes)} is not less than the memory,"
+            f" {format_size(spec.memory_bytes)}"
+        )
+
+
 def check_hw(spec: MachineSpec) -> None:
     """Raise ValueError, in one line, if the machine's hardware cannot be built or cannot hold its memory."""
     check_hardware(spec.hw, spec.tlb, spec.memory_bytes)
 
 
 __all__ = [
+    "MAX_DISTANCE",
+    "MAX_NODES",
     "DataCacheSpec",
+    "DeviceSpec",
     "GuestRam",
     "HwSpec",
     "KsmSpec",
     "MachineSpec",
+    "NumaSpec",
     "SwapSpec",
     "TlbArraySpec",
     "TlbSpec",
     "WorkSpec",
+    "check_distances",
     "check_hw",
     "check_pageable_tables",
+    "check_zones",
 ]

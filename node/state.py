@@ -8,21 +8,36 @@ but through its layout, which every compiled unit is keyed by.
 
 import numpy as np
 
+from node.alloc_trace import ALLOC_EVENT, ALLOC_OBJECT
+from node.dma_work import DMA_REQUEST
 from node.guest.host_guests import GUEST, VCPU
 from node.hw.cache_lines import CACHE_LINE
 from node.hw.cpu import CPU
 from node.hw.disk import DISK
+from node.hw.dma import DMA_DEVICE
 from node.hw.ept_view import VIOLATION
 from node.hw.paging import PAGING_LEVEL
 from node.hw.tlb import TLB_ARRAY, TLB_ENTRY
 from node.kalloc.kmem_cache import KMEM_CACHE
+from node.kalloc.slab_array import ARRAY_CACHE
+from node.kalloc.slab_layout import SLAB_CACHE
+from node.kalloc.slab_lists import SLAB_LIST, SLAB_NODE
+from node.kalloc.slab_reap import SLAB_REAPER
+from node.kalloc.slab_report import SLAB_REPORT
+from node.kalloc.slob_lists import SLOB_LIST
+from node.kalloc.slub_records import KMEM_CACHE_CPU, KMEM_CACHE_NODE, SLUB_CACHE
+from node.kalloc.vmap_area import VMAP_AREA
 from node.kmap.asid import TLB_CONTEXT
 from node.kmap.entry_pages import ENTRY_PAGE
 from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
 from node.kthread import KTHREAD
-from node.phys.buddy import FREE_AREA
+from node.phys.bounce import BOUNCE_POOL, BOUNCE_SLOT
+from node.phys.buddy import FREE_AREA, FREE_LIST
+from node.phys.compact_control import COMPACT_CONTROL
+from node.phys.dma_map import DMA_MAPPING, DMA_SEGMENT
+from node.phys.migrate_type import PAGEBLOCK
 from node.phys.page import PAGE
-from node.phys.pcp import PCP
+from node.phys.pcp import PCP, PCP_LIST
 from node.phys.zone import ZONE
 from node.pool import POOL
 from node.rbtree import RB_NODE
@@ -60,9 +75,27 @@ class State(KernelState):
     pt_word: Counters = table(np.int64, used="page_tables")  # [nr_frames * 512] words of page-table frames
     slab_word: Counters = table(np.int64, used="slabs")  # [nr_frames * 512] bytes of slabs, eight to a word
     kmem_cache: Records = table(KMEM_CACHE)  # [MAX_CACHES]
-    zone: Records = table(ZONE)  # [ZoneId]
-    free_area: Records = table(FREE_AREA)  # [zone * 11 + order]
-    pcp: Records = table(PCP)  # [cpu * NR_ZONES + zone]
+    slab_report: Records = table(SLAB_REPORT)  # [NR_SLAB_REPORTS] ring of what was found wrong; 0 counts them
+    slub_cache: Records = table(SLUB_CACHE)  # [MAX_CACHES]
+    kmem_cache_cpu: Records = table(KMEM_CACHE_CPU)  # [cache * NR_CPUS + cpu]
+    kmem_cache_node: Records = table(KMEM_CACHE_NODE)  # [cache * NR_NODES + nid]
+    slub_stat: Counters = table(np.int64)  # [cache * SlubStat.NR + SlubStat]
+    kmalloc_cache: Counters = table(
+        np.int32
+    )  # [KmallocType * NR_KMALLOC_SLOTS + slot] SLUB's; 0: not made yet
+    kmalloc_large: Counters = table(np.int64)  # [LargeStat] of SLUB
+    zone: Records = table(ZONE)  # [nid * NR_ZONES + ZoneId]
+    lowmem_reserve: Counters = table(np.int64)  # [zone * NR_ZONES + highest ZoneId of the request] pages
+    zonelist: Counters = table(
+        np.int32
+    )  # [(nid * NR_ZONES + highest ZoneId) * (zones + 1)] lists that end with NIL
+    node_distance: Counters = table(np.int32)  # [nid * NR_NODES + nid]
+    pageblock: Records = table(PAGEBLOCK)  # [nr_frames / 512], indexed by pfn >> 9
+    free_area: Records = table(FREE_AREA)  # [zone * NR_ORDERS + order]
+    free_list: Records = table(FREE_LIST)  # [(zone * NR_ORDERS + order) * NR_MIGRATE_TYPES + type]
+    pcp: Records = table(PCP)  # [cpu * zones + zone]
+    pcp_list: Records = table(PCP_LIST)  # [(cpu * zones + zone) * NR_PCP_LISTS + list]
+    compact_control: Records = table(COMPACT_CONTROL)  # [Compactor]
     cpu: Records = table(CPU)  # [cpu]
     paging_level: Records = table(PAGING_LEVEL)  # [MAX_LEVELS] of the machine's paging mode, from the top
     tlb_array: Records = table(TLB_ARRAY)  # [TlbArray]
@@ -71,6 +104,8 @@ class State(KernelState):
     tlb_context: Records = table(TLB_CONTEXT)  # [cpu * NR_ASIDS]
     entry_page: Records = table(ENTRY_PAGE)  # [cpu * Knob.ENTRY_PAGES]
     cache_line: Records = table(CACHE_LINE)  # [cpu * sets * ways] of the data caches; [1] if there are none
+    gathered: Counters = table(np.int32, used="scratch")  # [GATHER_PAGES] frames of the unmapping under way
+    gather_batch: Counters = table(np.int32, used="scratch")  # [MAX_BATCHES] frames that would hold that list
     mm: Records = table(MM, used="MM")
     vma: Records = table(VMA, used="VMA")
     anon_vma: Records = table(ANON_VMA, used="ANON_VMA")
@@ -88,11 +123,33 @@ class State(KernelState):
     writeback: Records = table(WRITEBACK)  # [nr_requests of the device] ring of the writes under way
     disk: Records = table(DISK)  # [1]
     disk_queue: Counters = table(np.int64)  # [queue depth] time at which each place of the device is free, ps
+    dma_device: Records = table(DMA_DEVICE)  # [devices]
+    dma_request: Records = table(DMA_REQUEST)  # [process of a workload]
+    dma_mapping: Records = table(DMA_MAPPING)  # [process * 2] of its driver's buffers
+    dma_segment: Records = table(DMA_SEGMENT)  # [mapping * MAX_SEGMENTS]; [1] on a machine without devices
+    dma_frame: Counters = table(np.int32)  # frames of all drivers' buffers, each at its request's first_frame
+    bounce_pool: Records = table(BOUNCE_POOL)  # [BouncePool]
+    bounce_area: Counters = table(np.int32)  # [area of all pools] its first frame
+    bounce_slot: Records = table(BOUNCE_SLOT)  # [area * IO_TLB_SEGSIZE]
     ksm_scan: Records = table(KSM_SCAN)  # [1]
     rmap_item: Records = table(RMAP_ITEM, used="RMAP_ITEM")
     stable_node: Records = table(STABLE_NODE, used="STABLE_NODE")
-    rb_node: Records = table(RB_NODE, used="rb")  # rmap_items, then stable nodes
+    rb_node: Records = table(RB_NODE, used="rb")  # rmap_items, then stable nodes, then vmap areas
     rb_root: Counters = table(np.int64)  # [Tree]
+    vmap_area: Records = table(VMAP_AREA, used="VMAP_AREA")  # areas of vmalloc and modules, free ones too
+    vmap_stat: Counters = table(np.int64)  # [VmapStat]
+    slab_cache: Records = table(SLAB_CACHE)  # [MAX_CACHES]
+    slab_array: Records = table(ARRAY_CACHE)  # [cache * (NR_CPUS + NR_NODES) + cpu, or NR_CPUS + nid]
+    slab_entry: Counters = table(
+        np.int64, used="slab_arrays"
+    )  # objects of all arrays, each at its first_entry
+    slab_node: Records = table(SLAB_NODE)  # [cache * NR_NODES + nid]
+    slab_list: Records = table(SLAB_LIST)  # [slab_node * NR_SLAB_LISTS + SlabList]
+    slab_general: Counters = table(np.int32)  # [NR_GENERAL] SLAB's caches of kmalloc, see general_cache()
+    slab_stat: Counters = table(np.int64)  # [SlabStat]
+    slab_reaper: Records = table(SLAB_REAPER)  # [cpu]
+    slob_list: Records = table(SLOB_LIST)  # [SlobList]
+    slob_stat: Counters = table(np.int64)  # [SlobStat]
     recorded: Counters = table(
         np.int64
     )  # [2 * contents] recorded ids in ascending order, then jhash2 of each
@@ -100,6 +157,13 @@ class State(KernelState):
     zipf: Counters = table(np.int64)  # cumulative weights of all Zipf workloads, each at its base
     trace_run: Records = table(TRACE_RUN)  # runs of all recorded traces, each at its works' first_run
     trace_page: Counters = table(np.int64)  # page numbers of all traces, each at its works' first_page
+    alloc_event: Records = table(
+        ALLOC_EVENT
+    )  # events of all allocation traces, each CPU's at its work's first_run
+    alloc_object: Records = table(
+        ALLOC_OBJECT
+    )  # objects of all allocation traces, each at its works' first_page
+    alloc_stat: Counters = table(np.int64)  # [AllocStat]
     ept_view: Counters = table(np.int8)  # [nr_frames] of a guest: View of each gfn; empty on other machines
     ept_mark: Counters = table(np.int8)  # [nr_frames] of a guest: GfnMark bits of this epoch
     ept_marked: Counters = table(

@@ -22,6 +22,9 @@ Sources:
     [vmexit] kvm-unit-tests, x86/vmexit.c on Skylake-class servers: about 1300 cycles for an exit and entry
     [i7]     Levinthal, Performance Analysis Guide for Intel Core i7 and Xeon 5500: data source latencies, page 22
     [Kane]   G. Kane, MIPS RISC Architecture, chapter 6: the UTLB miss exception and its handler
+    [Brouer] J. D. Brouer, slub bulk alloc: extract objects from the per cpu slab (994eb764ec5a), and slub: initial
+             bulk free implementation (fbd02630c6e3), 2015: slab_bulk_test01 on a Core i7-4790K at 4 GHz
+    [Brouer2] J. D. Brouer, slab: implement bulk free in SLAB allocator (e6cdb58d1c83), 2016: as [Brouer]
     [guess]  no source found; of the size that similar paths above have
 """
 
@@ -68,7 +71,25 @@ class Cost(IntEnum):
     CACHE_MISS = 26
     CACHE_TRANSFER = 27
     TRANSLATION_STAGE = 28
-    NR = 32
+    SLOB_CALL = 44
+    SLOB_BLOCK = 45
+    VMAP_AREA = 46
+    VMAP_PAGE = 47
+    SLUB_ALLOC_FAST = 48
+    SLUB_FREE_FAST = 49
+    SLUB_ALLOC_SLOW = 50
+    SLUB_FREE_SLOW = 51
+    SLUB_NODE_LIST = 52
+    SLUB_NEW_OBJECT = 53
+    SLAB_DEBUG = 54
+    COMPACT_SCAN = 55
+    MIGRATE_PAGE = 56
+    SLAB_ARRAY = 58
+    SLAB_BATCH = 59
+    SLAB_OBJECT_MOVE = 60
+    SLAB_GROW = 61
+    SLAB_REAP = 62
+    NR = 64
 
 
 DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
@@ -108,6 +129,32 @@ DEFAULT_CYCLES: Final[Mapping[Cost, int]] = {
     Cost.CACHE_HIT: 4,
     Cost.CACHE_TRANSFER: 75,  # a line that another core has modified [i7]; so much, too, to drop its copies
     Cost.TRANSLATION_STAGE: 1,  # a stage of a pipeline is one cycle long
+    # SLOB: lock, list and header, and each free block that it looks at, a load that hits the second-level cache [Opt].
+    Cost.SLOB_CALL: 60,  # [guess]
+    Cost.SLOB_BLOCK: 12,
+    Cost.COMPACT_SCAN: 12,  # a frame's descriptor, which was fetched ahead into the second-level cache [Opt]
+    Cost.MIGRATE_PAGE: 1600,  # a page isolated, its reverse map walked twice, put back, besides the copy [guess]
+    Cost.VMAP_AREA: 500,  # an area found in the tree, cut out of it and put into another: 0.2 us [guess]
+    Cost.VMAP_PAGE: 30,  # an entry of the master page table written or cleared [guess]
+    # A pair through the fast paths: 42 cycles [Brouer], shared evenly.
+    Cost.SLUB_ALLOC_FAST: 21,
+    Cost.SLUB_FREE_FAST: 21,
+    # 158 objects of 256 bytes allocated, then freed: 100 cycles a pair [Brouer], of which the loop takes 3. Slabs
+    # have 32 objects, so 5 allocations and 128 frees are slow: 45 + 5/158 * (80 - 21) + 128/158 * (87 - 21) = 100.
+    Cost.SLUB_FREE_SLOW: 87,
+    Cost.SLUB_ALLOC_SLOW: 80,  # the fast path, interrupts off and on (37 [Brouer]), a locked cmpxchg16b [guess]
+    Cost.SLUB_NODE_LIST: 57,  # interrupts off and on, and a lock that nobody else holds [guess]
+    Cost.SLUB_NEW_OBJECT: 4,  # one link written into a slab that is new to the cache [guess]
+    Cost.SLAB_DEBUG: 500,  # an object's bytes looked at and written, its user noted [guess]
+    # SLAB: an object into or out of a CPU's array, half of the 87 cycles of both [Brouer2]; where that is full or
+    # empty also the node's lock and lists, two lines that another CPU had [i7], and for each object that leaves or
+    # enters its slab its descriptor and number, four loads that hit the second-level cache [Opt]; a slab made,
+    # besides its frames and its objects; a cache that cache_reap looks at, two lines from memory [i7].
+    Cost.SLAB_ARRAY: 43,
+    Cost.SLAB_BATCH: 150,
+    Cost.SLAB_OBJECT_MOVE: 48,
+    Cost.SLAB_GROW: 1000,  # [guess]
+    Cost.SLAB_REAP: 312,
     Cost.SWAP_PATH: 7800,  # CPU of one page's swap-out or swap-in without the device: 3 us [guess]
 }
 

@@ -33,6 +33,7 @@ CPU = np.dtype(
         ("next_asid", np.int16),
         ("user_flush_mask", np.int16),  # ASIDs whose user PCID is flushed on the way back to user mode
         ("lazy", np.int16),  # 1: a kernel thread runs on the address space of whoever ran before
+        ("nid", np.int32),  # its NUMA node
         ("mm", np.int32),  # whose page table CR3 holds, or 0
         ("turn", np.int32),  # one more than the number of the workload that runs; 0: none has run yet
     ],

@@ -104,6 +104,17 @@ def go_idle(state: "State", cpu_index: int) -> int:
 
 
 @entry
+def device_interrupt(state: "State", nr_interrupts: int) -> int:
+    """Take ``nr_interrupts`` interrupts of devices on the current CPU; return 0."""
+    for _ in range(nr_interrupts):
+        state.hw_event[HwEvent.DEVICE_INTERRUPT] += 1
+        state.current[Current.CLOCK_PS] += state.cost[Cost.IPI_HANDLER]
+        enter_kernel(state)
+        leave_kernel(state)
+    return 0
+
+
+@entry
 def system_call(state: "State", nr_calls: int) -> int:
     """Make ``nr_calls`` system calls that do nothing (getpid) on the current CPU; return 0."""
     for _ in range(nr_calls):

@@ -33,7 +33,7 @@ init_32.c, pti.c (pti_clone_user_shared, pti_clone_entry_text), arch/x86/kernel/
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import Knob
@@ -51,10 +51,18 @@ from node.kmap.memory_map import (
     find_region,
     signed,
 )
-from node.kmap.physical_map import FrameRange, Holder, frames_of, lowmem_pages, physical_map
+from node.kmap.physical_map import (
+    FrameRange,
+    Holder,
+    descriptor_pages,
+    frames_of,
+    lowmem_pages,
+    physical_map,
+)
+from node.kmap.ram_map import RamMap, ram_map
 from node.kmap.table_builder import KERNEL_TABLE, TableBuilder, Words
 from node.phys.page import PageFlag
-from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.constants import CACHE_LINE_BYTES, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from node.state import State
@@ -83,11 +91,12 @@ class KernelLayout:
     page_offset: int = DEFAULT_PAGE_OFFSET
     frames: tuple[int, int] | None = None
     nx: bool = True  # the processor can forbid fetches
+    ram: RamMap | None = None  # None: one node, without holes
 
     @cached_property
     def physical(self) -> tuple[FrameRange, ...]:
         """The physical map."""
-        return physical_map(self.era, self.mode, self.nr_frames, self.page_offset)
+        return physical_map(self.era, self.mode, self.nr_frames, self.page_offset, self.ram)
 
     @property
     def boot_frames(self) -> tuple[int, int]:
@@ -182,8 +191,11 @@ class _KernelMap:
         small_below = 1 << (levels[self.build.leaf_levels[-2]].shift - PAGE_SHIFT)
         text = layout.frames_of(Holder.TEXT)
         rodata = layout.frames_of(Holder.RODATA)
-        borders = sorted({0, small_below, text.first, rodata.behind, behind})
+        holes = layout.ram.holes if layout.ram else ()
+        borders = sorted({0, small_below, text.first, rodata.behind, behind, *chain.from_iterable(holes)})
         for first, border in pairwise(borders):
+            if (first, border) in holes:
+                continue
             bits = self.rw
             if text.first <= first < rodata.behind:
                 # A 32-bit kernel's text is executed here; without PAE nothing forbids that.
@@ -206,19 +218,30 @@ class _KernelMap:
             self.build.map_pages(self.swapper, vaddr, (frames.first, frames.behind), bits)
 
     def descriptors(self) -> None:
-        """Map the frame descriptors as one array.
+        """Map the frame descriptors as one array, without those of holes in the RAM."""
+        layout = self.layout
+        base = layout.region(RegionName.VMEMMAP).start
+        ram = layout.ram or ram_map(layout.nr_frames, has_hole=False)
+        places = [one for one in layout.physical if one.holder == Holder.DESCRIPTORS]
+        for nid, place in enumerate(places):
+            first = place.first
+            for piece, behind in ram.ram_of(nid):
+                nr_pages = descriptor_pages(behind - piece)
+                self._map_descriptors(base + piece * CACHE_LINE_BYTES, first, first + nr_pages)
+                first += nr_pages
+
+    def _map_descriptors(self, vaddr: int, first_pfn: int, behind_pfn: int) -> None:
+        """Map a part of the array to frames.
 
         They need not be in order: 2 MiB of the array take a 2 MiB block of the descriptors' frames, as long as
         there are any, and what is left takes the frames before the first block and behind the last.
         """
-        vaddr = self.layout.region(RegionName.VMEMMAP).start
-        frames = self.layout.frames_of(Holder.DESCRIPTORS)
-        first_block = min(-(-frames.first // PMD_PAGES) * PMD_PAGES, frames.behind)
-        behind_blocks = max(frames.behind // PMD_PAGES * PMD_PAGES, first_block)
+        first_block = min(-(-first_pfn // PMD_PAGES) * PMD_PAGES, behind_pfn)
+        behind_blocks = max(behind_pfn // PMD_PAGES * PMD_PAGES, first_block)
         for first, behind in (
             (first_block, behind_blocks),
-            (frames.first, first_block),
-            (behind_blocks, frames.behind),
+            (first_pfn, first_block),
+            (behind_blocks, behind_pfn),
         ):
             self.build.map_pages(self.swapper, vaddr, (first, behind), self.rw, PMD_PAGES)
             vaddr += (behind - first) * PAGE_SIZE
@@ -335,6 +358,9 @@ def build_kernel_tables(state: "State", layout: KernelLayout) -> KernelTables:
         vmalloc = layout.region(RegionName.VMALLOC)
         knobs[Knob.VMALLOC_START] = signed(vmalloc.start)
         knobs[Knob.VMALLOC_LAST] = signed(vmalloc.end)
+        modules = vmalloc if layout.is_32bit else layout.region(RegionName.MODULES)
+        knobs[Knob.MODULES_START] = signed(modules.start)
+        knobs[Knob.MODULES_LAST] = signed(modules.end)
         knobs[Knob.PAGE_OFFSET] = signed(layout.region(RegionName.DIRECT_MAP).start)
     for knob, value in knobs.items():
         state.knob[knob] = value

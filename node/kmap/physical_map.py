@@ -9,8 +9,8 @@
 Nobody can allocate what is named here: the first MiB belongs to the firmware and to old devices, then the
 kernel's image (from CONFIG_PHYSICAL_START on in 6.1, from 1 MiB on as every course draws it), what it took while it
 booted (its page tables and per-CPU pages are there: node/kmap/kernel_tables.py), and 64 bytes of descriptor
-for each frame. A 32-bit kernel must reach the descriptors through lowmem, so they are at lowmem's top, and
-what is above is high memory.
+for each frame, at the top of each NUMA node. A 32-bit kernel must reach the descriptors through lowmem, so they are
+at lowmem's top, and what is above is high memory.
 
 Source: arch/x86/kernel/vmlinux.lds.S and arch/x86/mm/init_64.c (mark_rodata_ro) of 6.1: text, read-only and
 other data begin at 2 MiB borders each.
@@ -24,6 +24,7 @@ from typing import Final
 from node.counters import Era
 from node.hw.paging import PagingMode
 from node.kmap.memory_map import DEFAULT_PAGE_OFFSET, era_number, max_lowmem_bytes
+from node.kmap.ram_map import RamMap, ram_map
 from shared.constants import CACHE_LINE_BYTES, MIB, PAGE_SIZE
 
 PAGES_PER_MIB: Final = MIB // PAGE_SIZE
@@ -44,6 +45,8 @@ class Holder(StrEnum):
     DESCRIPTORS = "descriptors"
     FREE = "free"
     HIGH = "free high memory"
+    HOLE = "hole"
+    DEVICE = "device memory"
 
 
 IMAGE: Final = (Holder.TEXT, Holder.RODATA, Holder.DATA)
@@ -111,34 +114,61 @@ def lowmem_pages(era: str, mode: PagingMode, nr_frames: int, page_offset: int = 
     return nr_frames
 
 
-def physical_map(
-    era: str, mode: PagingMode, nr_frames: int, page_offset: int = DEFAULT_PAGE_OFFSET
-) -> tuple[FrameRange, ...]:
-    """Return the ranges of all frames, ascending, without gaps.
-
-    Raises ValueError if the machine has too little memory for its kernel.
-    """
-    image = _IMAGES[era_number(era)]
-    lowmem = lowmem_pages(era, mode, nr_frames, page_offset)
+def _kernel_ranges(image: _Image) -> list[FrameRange]:
+    """Return what firmware and kernel took before the first frame was allocated, ascending."""
     taken = [FrameRange(Holder.FIRMWARE, 0, FIRMWARE_PAGES)]
     first = image.first
     for holder, size in zip(IMAGE, (image.text, image.rodata, image.data), strict=True):
         taken.append(FrameRange(holder, first, first + size))
         first += size
     taken.append(FrameRange(Holder.BOOT, image.boot_first, image.boot_first + image.boot))
-    descriptors = lowmem - descriptor_pages(nr_frames)
-    if descriptors < taken[-1].behind:
-        need = (taken[-1].behind + descriptor_pages(nr_frames)) // PAGES_PER_MIB + 1
+    return taken
+
+
+def _descriptor_ranges(ram: RamMap, lowmem: int) -> list[FrameRange]:
+    """Return the descriptors of each node, at the top of its RAM that the kernel maps."""
+    found = []
+    for nid in range(len(ram.nodes)):
+        nr_pages = sum(descriptor_pages(behind - first) for first, behind in ram.ram_of(nid))
+        behind = max(
+            min(piece[1], lowmem, ram.nodes[nid][1]) for piece in ram.ram if piece[0] < ram.nodes[nid][1]
+        )
+        found.append(FrameRange(Holder.DESCRIPTORS, behind - nr_pages, behind))
+    return found
+
+
+def physical_map(
+    era: str,
+    mode: PagingMode,
+    nr_frames: int,
+    page_offset: int = DEFAULT_PAGE_OFFSET,
+    ram: RamMap | None = None,
+) -> tuple[FrameRange, ...]:
+    """Return the ranges of all frames, ascending, without gaps. ``ram`` None is one node, without holes.
+
+    Raises ValueError if the machine has too little memory for its kernel.
+    """
+    ram = ram or ram_map(nr_frames, has_hole=False)
+    lowmem = lowmem_pages(era, mode, nr_frames, page_offset)
+    taken = _kernel_ranges(_IMAGES[era_number(era)])
+    descriptors = _descriptor_ranges(ram, lowmem)
+    if descriptors[0].first < taken[-1].behind:
+        need = (taken[-1].behind + descriptors[0].nr_frames) // PAGES_PER_MIB + 1
         mapped = "" if lowmem == nr_frames else " that the kernel can map"
         raise ValueError(
             f"memory: {lowmem // PAGES_PER_MIB}MiB{mapped} is less than the {need}MiB that its kernel needs"
         )
-    taken.append(FrameRange(Holder.DESCRIPTORS, descriptors, lowmem))
+    taken += descriptors
+    taken += [FrameRange(Holder.HOLE, *hole) for hole in ram.holes]
+    if ram.device:
+        taken.append(FrameRange(Holder.DEVICE, *ram.device))
+        if ram.ram[-1][1] < ram.device[0]:
+            taken.append(FrameRange(Holder.HOLE, ram.ram[-1][1], ram.device[0]))
     found = []
     behind = 0
-    for one in taken:
+    for one in sorted(taken, key=lambda one: one.first):
         if behind < one.first:
-            found.append(FrameRange(Holder.FREE, behind, one.first))
+            found.append(FrameRange(Holder.FREE if behind < lowmem else Holder.HIGH, behind, one.first))
         found.append(one)
         behind = one.behind
     if behind < nr_frames:

@@ -7,7 +7,8 @@ lead past must lead to the same table, with no more rights.
 An entry can be used if a look-up can find it: its PCID is one under which an address space runs, or will run
 again without a flush. That is so for the ASIDs of a CPU whose generation is their address space's, and for the
 one that is loaded unless the CPU is lazy, when it catches up before it goes on. Entries of PCIDs whose flush is
-left to the return to user mode cannot be used either.
+left to the return to user mode cannot be used either. What vmalloc has unmapped may stay cached until its areas are
+flushed together: nobody may use those addresses meanwhile.
 
 Written apart from the kernels: it reads the tables level by level, in Python.
 """
@@ -30,6 +31,7 @@ from node.hw.tlb import (
     TlbArray,
     TlbRight,
 )
+from node.kalloc.vmap_check import unpurged_ranges
 from node.kmap.asid import NR_ASIDS, USER_PCID_BIT
 from node.pool import Pool
 from shared.constants import PAGE_SHIFT
@@ -51,6 +53,7 @@ CHECKED_RIGHTS: Final = (
 def forbidden_entries(state: "State") -> list[str]:
     """Return one line for each TLB or walk-cache entry that allows what tables or view forbid."""
     wrong = []
+    unpurged = unpurged_ranges(state)
     for cpu in range(len(state.cpu)):
         roots = _usable_roots(state, cpu)
         for role, index in _entries_of(state, cpu):
@@ -65,9 +68,17 @@ def forbidden_entries(state: "State") -> list[str]:
                 found = _check_walk_entry(state, role, int(entry.key), int(entry.word), root)
             else:
                 found = _check_page(state, int(entry.key), int(entry.word), root)
-            if found:
+            if found and not _waits_for_flush(state, int(entry.key), unpurged):
                 wrong.append(f"tlb[{index}] of CPU {cpu}, {TlbArray(role).name}: {found}")
     return wrong
+
+
+def _waits_for_flush(state: "State", key: int, unpurged: list[tuple[int, int]]) -> bool:
+    """Return whether an entry's page is in a vmalloc area that is unmapped, and not flushed yet."""
+    size = key >> KEY_SIZE_SHIFT & SIZE_MASK
+    linear = (1 << int(state.knob[Knob.LINEAR_BITS])) - 1
+    vaddr = key >> KEY_PAGE_SHIFT << int(state.tlb_array[TlbArray.D1_4K + size].shift) & linear
+    return any(0 <= vaddr - (start & linear) < end - start for start, end in unpurged)
 
 
 def _usable_roots(state: "State", cpu: int) -> dict[int, int]:

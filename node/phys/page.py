@@ -6,6 +6,7 @@ of any size is built without writing its descriptors.
 
     content, word   what the frame holds: see node/content.py
     mapping, index  whose page it is: an anon_vma and the page's number in it, or a stable node of KSM
+    mapcount        page-table entries that point here: one more than Linux's _mapcount, whose -1 means none
     next, prev      its place on the one list it is on: a buddy list, a per-CPU list, or an LRU list
 """
 
@@ -25,8 +26,8 @@ PAGE = np.dtype(
         ("private", np.int32),  # swap slot while in the swap cache
         ("next", np.int32),  # next frame on its list, or NIL
         ("prev", np.int32),  # previous frame on its list, or NIL
-        ("order", np.int8),  # of a block on a buddy list: log2 of its frames
-        ("spare", np.int8),
+        ("order", np.int8),  # of a free block, and of one that was allocated: log2 of its frames
+        ("migrate_type", np.int8),  # of a free block: whose list it is on (node/phys/migrate_type.py)
         ("spare2", np.int16),
     ],
     align=True,

@@ -1,86 +1,72 @@
-"""Allocation of frames: zones from the highest down, through the per-CPU lists, above the watermarks.
+"""Allocation of frames: the short way, which is taken nearly always.
 
-    alloc_page --> a zone above low? --> its per-CPU list --> the buddy system
-                      | none
-                      v
-                   wake kswapd; a zone above min?
-                      | none
-                      v
-                   reclaim directly (another unit), try again; at last the OOM killer, or NIL
+    alloc_pages --> the preferred zone above low?  its per-CPU list not empty?  --> a frame
+                              | no                        | no
+                              v                           v
+                       node/phys/alloc_slowpath.py: other zones, the buddy system, reserves, compaction, reclaim
 
-Linux: mm/page_alloc.c (get_page_from_freelist, __alloc_pages_slowpath, free_unref_page).
+The preferred zone is the highest that the request allows, of the CPU's own NUMA node if that has memory.
+
+Linux: mm/page_alloc.c (__alloc_pages, get_page_from_freelist, free_unref_page).
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from node.counters import Current, Knob, VmEvent
 from node.hw.ept_view import ept_wrote
-from node.joints import direct_reclaim, wake_kswapd
-from node.phys.buddy import buddy_alloc, buddy_free, zone_of
-from node.phys.gfp import Gfp
+from node.joints import alloc_beyond_lists, free_block
+from node.phys.gfp import gfp_migrate_type, gfp_zone
+from node.phys.migrate_type import MigrateType, pageblock_type
 from node.phys.page import PageFlag
-from node.phys.pcp import drain_all_pages, pcp_alloc, pcp_free
-from node.phys.watermarks import GFP_HIGH_DIVISOR, watermark_ok
+from node.phys.pcp import pcp_free, pcp_index, pop_frame
 from node.phys.zone import NR_ZONES
 from shared.constants import NIL
-from shared.jit import entry, hot_kernel, kernel
+from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
 
-MAX_RECLAIM_RETRIES: Final = 16
+
+@kernel
+def preferred_zone(state: "State", gfp: int) -> int:
+    """Return the zone that a request of the current CPU looks into first, or NIL if no zone will do."""
+    nid = state.cpu[state.current[Current.CPU]].nid
+    return state.zonelist[(nid * NR_ZONES + gfp_zone(gfp)) * (len(state.zone) + 1)]
 
 
 @kernel
-def _zone_mark(state: "State", zone_index: int, below_low: int, gfp: int) -> int:
+def _frame_from_lists(state: "State", gfp: int) -> int:
+    """Return a frame off the CPU's list for the preferred zone, or NIL if that is below low or the list empty.
+
+    NIL too if that zone is another node's: what that means is up to the long way.
+    """
+    zone_index = preferred_zone(state, gfp)
+    if zone_index == NIL:
+        return NIL
     zone = state.zone[zone_index]
-    if not below_low:
-        return zone.low
-    if gfp & Gfp.HIGH:
-        return zone.min_wmark - zone.min_wmark // GFP_HIGH_DIVISOR
-    return zone.min_wmark
-
-
-@kernel
-def _get_page_from_freelist(state: "State", order: int, below_low: int, gfp: int) -> int:
-    memalloc = state.current[Current.MEMALLOC]
-    for step in range(NR_ZONES):
-        zone = NR_ZONES - 1 - step
-        if state.zone[zone].managed == 0:
-            continue
-        # Reclaim itself ignores the watermarks: what it allocates frees more.
-        if not memalloc and not watermark_ok(state, zone, order, _zone_mark(state, zone, below_low, gfp)):
-            continue
-        pfn = pcp_alloc(state, zone) if order == 0 else buddy_alloc(state, zone, order)
-        if pfn != NIL:
-            return pfn
-    return NIL
-
-
-@kernel
-def _alloc_slowpath(state: "State", order: int, gfp: int) -> int:
-    wake_kswapd(state, order)
-    pfn = _get_page_from_freelist(state, order, 1, gfp)
-    if pfn != NIL or not gfp & Gfp.DIRECT_RECLAIM or state.current[Current.MEMALLOC]:
-        return pfn
-    for retry in range(MAX_RECLAIM_RETRIES):
-        progress = direct_reclaim(state, order, gfp)
-        pfn = _get_page_from_freelist(state, order, 1, gfp)
-        if pfn != NIL:
-            return pfn
-        if retry == 0:
-            drain_all_pages(state)
-        if gfp & Gfp.NORETRY or not progress:
-            break
-    return _get_page_from_freelist(state, order, 1, gfp)
+    if zone.nid != state.cpu[state.current[Current.CPU]].nid:
+        return NIL
+    reserve = state.lowmem_reserve[zone_index * NR_ZONES + gfp_zone(gfp)]
+    if zone.nr_free - zone.nr_reserved_highatomic <= zone.low + zone.boost + reserve:
+        return NIL
+    pfn = pop_frame(state, pcp_index(state, zone_index), gfp_migrate_type(gfp), 1)
+    if pfn != NIL:
+        state.vm_event[VmEvent.PGALLOC_DMA + zone.kind] += 1
+        zone.numa_hit += 1
+    return pfn
 
 
 @kernel
 def alloc_pages(state: "State", order: int, gfp: int) -> int:
-    """Return the first of 2**order frames with one reference to it, or NIL if there is no memory."""
-    pfn = _get_page_from_freelist(state, order, 0, gfp)
+    """Return the first of 2**order frames with one reference to it, or NIL if there is no memory.
+
+    ``gfp`` is Gfp bits (node/phys/gfp.py). An order above 10 has no blocks, so the answer is NIL.
+    """
+    pfn = NIL
+    if order == 0:
+        pfn = _frame_from_lists(state, gfp)
     if pfn == NIL:
-        pfn = _alloc_slowpath(state, order, gfp)
+        pfn = alloc_beyond_lists(state, order, gfp)
         if pfn == NIL:
             return NIL
     page = state.page[pfn]
@@ -88,24 +74,10 @@ def alloc_pages(state: "State", order: int, gfp: int) -> int:
     page.content = 0
     page.word = 0
     page.page_flags = 0
-    state.vm_event[VmEvent.PGALLOC_DMA + zone_of(pfn)] += 1 << order
     if state.knob[Knob.IS_GUEST]:
         for frame in range(pfn, pfn + (1 << order)):
             ept_wrote(state, frame)
     return pfn
-
-
-@entry
-def alloc_frames(state: "State", order: int, gfp: int) -> int:
-    """Do what ``alloc_pages`` does, for callers that are not worth a copy of it in their machine code."""
-    return alloc_pages(state, order, gfp)
-
-
-@entry
-def free_frames(state: "State", pfn: int, order: int) -> int:
-    """Do what ``free_pages`` does, for callers that are not worth a copy of it in their machine code; return 0."""
-    free_pages(state, pfn, order)
-    return 0
 
 
 @hot_kernel
@@ -116,10 +88,10 @@ def free_pages(state: "State", pfn: int, order: int) -> None:
     page.page_flags = 0
     page.mapping = 0
     state.vm_event[VmEvent.PGFREE] += 1 << order
-    if order == 0:
+    if order == 0 and pageblock_type(state, pfn) != MigrateType.ISOLATE:
         pcp_free(state, pfn)
     else:
-        buddy_free(state, pfn, order, 0)
+        free_block(state, pfn, order)
 
 
 @kernel

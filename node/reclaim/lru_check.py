@@ -1,4 +1,4 @@
-"""What must hold of the LRU lists when no kernel runs: every anonymous page is on one, once."""
+"""What must hold of the LRU lists when no kernel runs: every anonymous page is on one, once, unless it is isolated."""
 
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ def check_lru(state: "State") -> list[str]:
     if wrong:
         return wrong
     pageable = (page_flags & PageFlag.SWAPCACHE != 0) | (state.page["mapcount"] > 0)
+    pageable &= page_flags & PageFlag.ISOLATED == 0
     wrong += each(
         np.flatnonzero(pageable & (on_lists == 0)),
         lambda pfn: f"frame {pfn}: is anonymous, but on no LRU list",

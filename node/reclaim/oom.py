@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, VmEvent
 from node.joints import exit_mmap
-from node.phys.zone import NR_ZONES
 from node.pool import Pool
 from shared.constants import NIL
 from shared.jit import kernel
@@ -33,7 +32,7 @@ OOM_SCORE_UNITS: Final = 1000
 def total_pages(state: "State") -> int:
     """Return the pages of memory and swap together."""
     total = max(state.swap_area[0].nr_slots - 1, 0)
-    for zone in range(NR_ZONES):
+    for zone in range(len(state.zone)):
         total += state.zone[zone].managed
     return total
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Knob, VmStat
-from node.phys.zone import NR_ZONES
+from node.phys.watermarks import high_mark
 from node.reclaim.lru import LruList
 from shared.constants import GIB, PAGE_SIZE
 from shared.jit import kernel
@@ -37,11 +37,16 @@ SCAN_CONTROL = np.dtype(
         ("nap_end_ps", np.int64),  # kswapd: end of its nap
         ("priority", np.int32),
         ("order", np.int32),
+        (
+            "alloc_order",
+            np.int32,
+        ),  # kswapd: of the request it was woken for, though ``order`` was given up since
         ("may_deactivate", np.int32),  # the active list may be shrunk
         ("force_deactivate", np.int32),
         ("skipped_deactivate", np.int32),
         ("node_writeback", np.int32),  # kswapd: a whole pass met pages under writeback only (PGDAT_WRITEBACK)
         ("phase", np.int32),  # kswapd: KswapdPhase
+        ("highest_zone", np.int32),  # that whoever needs memory can use: ZoneId
         ("nr_pageout", np.int32),  # of this batch: writes started
     ],
     align=True,
@@ -109,9 +114,9 @@ def inactive_is_low(state: "State") -> int:
 def high_watermarks(state: "State", at_least: int) -> int:
     """Return the sum of all zones' high watermarks, each counted as ``at_least`` if it is less."""
     total = 0
-    for zone in range(NR_ZONES):
+    for zone in range(len(state.zone)):
         if state.zone[zone].managed != 0:
-            total += max(state.zone[zone].high, at_least)
+            total += max(high_mark(state, zone), at_least)
     return total
 
 

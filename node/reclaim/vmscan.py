@@ -13,18 +13,26 @@ next allocation finds it at hand, and then sleeps.
 
 Linux: mm/vmscan.c (balance_pgdat, kswapd, wakeup_kswapd, do_try_to_free_pages, reclaim_throttle),
 mm/page_alloc.c (should_reclaim_retry).
-# Differs from Linux: one node; no watermark boost, no compaction, no slab shrinkers. Where a task would
-reclaim again and again without result, it waits for the oldest write meanwhile.
+# Differs from Linux: one kswapd for all nodes; no slab shrinkers. For a boost alone Linux reclaims file pages, and
+there are none yet. Where a task would reclaim again and again without result, it waits for the oldest write
+meanwhile.
 """
 
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, VmEvent, VmStat
-from node.joints import end_page_writebacks, sleep_until_written
+from node.joints import (
+    end_page_writebacks,
+    reset_isolation_suitable,
+    sleep_until_written,
+    wakeup_kcompactd,
+)
 from node.kthread import ASLEEP, Kthread
-from node.phys.gfp import Gfp
-from node.phys.watermarks import watermark_ok
-from node.phys.zone import NR_ZONES
+from node.phys.gfp import gfp_zone
+from node.phys.pcp import COSTLY_ORDER
+from node.phys.pcp_batch import set_reclaim_active
+from node.phys.watermarks import high_mark, watermark_ok
+from node.phys.zone import PAGEBLOCK_ORDER
 from node.reclaim.lru import LruList
 from node.reclaim.oom import out_of_memory
 from node.reclaim.scan_control import (
@@ -38,6 +46,7 @@ from node.reclaim.scan_control import (
 )
 from node.reclaim.shrink import age_active_list, end_pass, shrink_batch
 from shared.constants import PS_PER_MS
+from shared.gfp_flags import Gfp
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
@@ -54,15 +63,43 @@ COMPACT_GAP: Final = 2  # pages of an order that make it worth while to look at 
 
 
 @kernel
-def balanced(state: "State", order: int) -> int:
-    """Return whether some zone is above its high watermark for blocks of 2**order (pgdat_balanced)."""
+def balanced(state: "State", order: int, highest: int) -> int:
+    """Return whether some zone of those for ``highest`` is above high for blocks of 2**order (pgdat_balanced)."""
     any_managed = 0
-    for zone in range(NR_ZONES):
-        if state.zone[zone].managed != 0:
+    for zone in range(len(state.zone)):
+        if state.zone[zone].managed != 0 and state.zone[zone].kind <= highest:
             any_managed = 1
-            if watermark_ok(state, zone, order, state.zone[zone].high):
+            if watermark_ok(state, zone, order, high_mark(state, zone), highest):
                 return 1
     return 0 if any_managed else 1
+
+
+@kernel
+def watermarks_boosted(state: "State") -> int:
+    """Return whether fragmentation has raised the watermarks of some zone."""
+    for zone in range(len(state.zone)):
+        if state.zone[zone].boost != 0:
+            return 1
+    return 0
+
+
+@kernel
+def _note_boosts(state: "State") -> None:
+    for zone in range(len(state.zone)):
+        state.zone[zone].boost_seen = state.zone[zone].boost
+
+
+@kernel
+def _end_boosts(state: "State") -> None:
+    """Take back the boosts that kswapd was at work for, and let kcompactd mend what they stood for (balance_pgdat)."""
+    boosted = 0
+    for index in range(len(state.zone)):
+        zone = state.zone[index]
+        boosted |= zone.boost_seen
+        zone.boost -= min(zone.boost, zone.boost_seen)
+        zone.boost_seen = 0
+    if boosted:
+        wakeup_kcompactd(state, PAGEBLOCK_ORDER)
 
 
 @kernel
@@ -76,22 +113,24 @@ def _nr_reclaimable(state: "State") -> int:
 
 
 @entry
-def wake_kswapd(state: "State", order: int) -> int:
-    """Let kswapd run as soon as the clock allows, unless it is awake, or hopeless; return 0."""
+def wake_kswapd(state: "State", order: int, gfp: int) -> int:
+    """Let kswapd run as soon as the clock allows, unless it is awake, or hopeless, or has nothing to do; return 0.
+
+    Then memory is in pieces perhaps: for a request that does not compact itself, kcompactd looks into that.
+    """
     thread = state.kthread[Kthread.KSWAPD]
     thread.order = max(thread.order, order)
+    thread.highest_zone = max(thread.highest_zone, gfp_zone(gfp))
     control = state.scan_control[Reclaimer.KSWAPD]
-    asleep = control.phase <= KswapdPhase.NAPPING
-    if asleep and thread.failures < MAX_RECLAIM_RETRIES and not balanced(state, order):
+    if control.phase > KswapdPhase.NAPPING:
+        return 0
+    if thread.failures < MAX_RECLAIM_RETRIES and (
+        watermarks_boosted(state) or not balanced(state, order, gfp_zone(gfp))
+    ):
         thread.clock_ps = min(thread.clock_ps, state.current[Current.CLOCK_PS])
+    elif not gfp & Gfp.DIRECT_RECLAIM:
+        wakeup_kcompactd(state, order)
     return 0
-
-
-@kernel
-def _set_reclaim_active(state: "State", active: int) -> None:
-    """Let freed frames reach the buddy system, where the watermarks see them, while kswapd works."""
-    for zone in range(NR_ZONES):
-        state.zone[zone].reclaim_active = active
 
 
 @kernel
@@ -102,9 +141,14 @@ def _start_balancing(state: "State") -> None:
     control.priority = DEF_PRIORITY
     control.nr_reclaimed = 0
     control.order = thread.order
+    control.alloc_order = thread.order
     thread.order = 0
+    if thread.highest_zone != 0:
+        control.highest_zone = thread.highest_zone
+        thread.highest_zone = 0
     control.phase = KswapdPhase.STARTING
-    _set_reclaim_active(state, 1)
+    _note_boosts(state)
+    set_reclaim_active(state, 1)
 
 
 @kernel
@@ -119,7 +163,7 @@ def _may_sleep(state: "State") -> int:
     control = state.scan_control[Reclaimer.KSWAPD]
     if state.kthread[Kthread.KSWAPD].failures >= MAX_RECLAIM_RETRIES:
         return 1
-    if not balanced(state, control.order):
+    if not balanced(state, control.order, control.highest_zone):
         return 0
     control.node_writeback = 0
     return 1
@@ -128,8 +172,12 @@ def _may_sleep(state: "State") -> int:
 @kernel
 def _nap_or_go_on(state: "State") -> None:
     control = state.scan_control[Reclaimer.KSWAPD]
-    _set_reclaim_active(state, 0)
+    set_reclaim_active(state, 0)
+    _end_boosts(state)
     if _may_sleep(state):
+        reset_isolation_suitable(state)
+        gave_up = control.order < control.alloc_order
+        wakeup_kcompactd(state, control.alloc_order if gave_up else state.kthread[Kthread.KSWAPD].order)
         control.phase = KswapdPhase.NAPPING
         control.nap_end_ps = state.current[Current.CLOCK_PS] + NAP_PS
         _sleep_of_kswapd(state, control.nap_end_ps)
@@ -155,7 +203,7 @@ def _end_nap(state: "State") -> None:
 @kernel
 def _start_pass_of_kswapd(state: "State") -> None:
     control = state.scan_control[Reclaimer.KSWAPD]
-    if balanced(state, control.order):
+    if balanced(state, control.order, control.highest_zone):
         _nap_or_go_on(state)
         return
     age_active_list(state)
@@ -243,7 +291,7 @@ def _throttle_without_progress(state: "State") -> None:
 @kernel
 def _scan_all_priorities(state: "State") -> None:
     control = state.scan_control[Reclaimer.DIRECT]
-    state.vm_event[VmEvent.ALLOCSTALL] += 1
+    state.vm_event[VmEvent.ALLOCSTALL_DMA + control.highest_zone] += 1
     for step in range(DEF_PRIORITY + 1):
         control.priority = DEF_PRIORITY - step
         start_pass(state, Reclaimer.DIRECT)
@@ -260,12 +308,13 @@ def _scan_all_priorities(state: "State") -> None:
 
 
 @kernel
-def _try_to_free_pages(state: "State", order: int) -> int:
+def _try_to_free_pages(state: "State", order: int, gfp: int) -> int:
     """Reclaim at least 32 pages if possible; return how many it was."""
     control = state.scan_control[Reclaimer.DIRECT]
     control.nr_to_reclaim = SWAP_CLUSTER_MAX
     control.nr_reclaimed = 0
     control.order = order
+    control.highest_zone = gfp_zone(gfp)
     control.force_deactivate = 0
     control.skipped_deactivate = 0
     _scan_all_priorities(state)
@@ -279,7 +328,7 @@ def _try_to_free_pages(state: "State", order: int) -> int:
 def _worth_another_try(state: "State") -> int:
     """Return whether the request could be served if all that is reclaimable were (should_reclaim_retry)."""
     reserve = 0
-    for zone in range(NR_ZONES):
+    for zone in range(len(state.zone)):
         reserve += state.zone[zone].min_wmark
     return 1 if state.vm_stat[VmStat.NR_FREE_PAGES] + _nr_reclaimable(state) > reserve else 0
 
@@ -295,9 +344,10 @@ def direct_reclaim(state: "State", order: int, gfp: int) -> int:
     stall_ps = state.current[Current.STALL_PS]
     state.current[Current.MEMALLOC] = 1
     progress = 0
+    may_fail = 1 if gfp & (Gfp.NORETRY | Gfp.RETRY_MAYFAIL) or order > COSTLY_ORDER else 0
     for _ in range(MAX_RECLAIM_RETRIES):
-        progress = _try_to_free_pages(state, order)
-        if progress or gfp & Gfp.NORETRY or not _worth_another_try(state):
+        progress = _try_to_free_pages(state, order, gfp)
+        if progress or may_fail or not _worth_another_try(state):
             break
         if state.vm_stat[VmStat.NR_WRITEBACK] != 0:
             sleep_until_written(state, 1, WRITEBACK_TIMEOUT_PS)
@@ -305,4 +355,4 @@ def direct_reclaim(state: "State", order: int, gfp: int) -> int:
     state.current[Current.STALL_PS] = stall_ps + state.current[Current.CLOCK_PS] - begin_ps
     if progress:
         return 1
-    return 0 if gfp & Gfp.NORETRY else out_of_memory(state)
+    return 0 if may_fail else out_of_memory(state)

@@ -34,7 +34,6 @@ from node.joints import (
     try_to_free_swap,
 )
 from node.kmap.flush_calls import flush_tlb_page
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages
 from node.reclaim.lru import LruList, lru_add
@@ -52,6 +51,7 @@ from node.vm.rmap import (
 from node.vm.table_swap import hold_table, release_table
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import NIL, PAGE_SHIFT
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
 from shared.jit import entry, kernel
 from shared.views import View
 
@@ -88,7 +88,7 @@ def _new_anon_page(state: "State", vma_index: int, vaddr: int) -> int:
     """Return a frame of zeroes that is an exclusive anonymous page of the VMA, on the LRU; or NIL."""
     if anon_vma_prepare(state, vma_index) == NIL:
         return NIL
-    pfn = alloc_pages(state, 0, Gfp.DIRECT_RECLAIM)
+    pfn = alloc_pages(state, 0, GFP_HIGHUSER_MOVABLE)
     if pfn == NIL:
         return NIL
     page_set_anon_rmap(state, pfn, vma_index, vaddr)

@@ -21,7 +21,6 @@ from node.counters import Current, Knob, Panic
 from node.hw.cost import Cost
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.joints import alloc_frames
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.vm.page_tables import pmd_alloc
@@ -33,6 +32,7 @@ from shared.constants import (
     NIL,
     PAGE_SHIFT,
 )
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
 from shared.jit import bug_on, entry, kernel
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _leaf_bits(state: "State", vma_index: int) -> int:
 @kernel
 def _huge_block(state: "State") -> int:
     """Return the first of 512 frames of zeroes, or NIL if there is no such block."""
-    pfn = alloc_frames(state, HUGE_PAGE_ORDER, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
+    pfn = alloc_frames(state, HUGE_PAGE_ORDER, GFP_HIGHUSER_MOVABLE | Gfp.COMP | Gfp.NORETRY)
     if pfn == NIL:
         return NIL
     for frame in range(pfn, pfn + ENTRIES_PER_TABLE):

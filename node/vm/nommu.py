@@ -17,11 +17,11 @@ from node.counters import Current
 from node.hw.cost import Cost
 from node.joints import alloc_frames
 from node.phys.buddy import MAX_ORDER
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.vm.vma import insert_vma
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.gfp_flags import GFP_KERNEL
 from shared.jit import kernel
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def nommu_mmap(state: "State", mm_index: int, length: int, vm_flags: int) -> int
     order = _order_of(length)
     if order > MAX_ORDER:
         return NIL
-    pfn = alloc_frames(state, order, Gfp.DIRECT_RECLAIM)
+    pfn = alloc_frames(state, order, GFP_KERNEL)
     if pfn == NIL:
         return NIL
     nr_pages = 1 << order

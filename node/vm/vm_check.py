@@ -2,7 +2,8 @@
 
     - an area list is in order, without overlap, and every mapped or swapped page lies in an area
     - every frame is in exactly one place: reserved, free, a page table, the kernel's, or anonymous
-    - a frame's references are its mappings and the swap cache's; its mapcount is the entries that point to it
+    - a frame's references are its mappings, the swap cache's and its isolation's; its mapcount is the entries that
+      point to it
     - an entry that may be written maps a frame that nobody else maps
     - what an address space counts is what its tables hold
     - reverse mapping finds every mapping
@@ -20,7 +21,7 @@ from node.counters import Knob, VmStat
 from node.findings import Ints, differ, each, used_records, walk_list
 from node.hw.paging import PagingMode
 from node.hw.pte import Pte
-from node.phys.frames_check import free_block_cover
+from node.phys.frames_check import free_block_cover, hole_frames
 from node.phys.page import PageFlag
 from node.pool import Pool
 from node.vm.mappings import Mappings, living_mms, second_of_pairs
@@ -135,11 +136,15 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
     anonymous = (mapped | (page_flags & PageFlag.SWAPCACHE != 0)) & (page_flags & PageFlag.ZERO_PAGE == 0)
     places = {
         "reserved": page_flags & PageFlag.RESERVED != 0,
-        "in a free block": free_block_cover(state) != 0,
-        "on a per-CPU list": page_flags & PageFlag.PCP != 0,
+        "a hole": hole_frames(state),
+        "in a free block": free_block_cover(state, PageFlag.BUDDY) != 0,
+        "on a per-CPU list": free_block_cover(state, PageFlag.PCP) != 0,
         "a page table": nr_tables != 0,
         "mapped or in the swap cache": anonymous,
-        "the kernel's": page_flags & PageFlag.KERNEL != 0,
+        "the kernel's": (page_flags & PageFlag.KERNEL != 0) | _in_kernel_blocks(state),
+        "an object allocator's": page_flags & PageFlag.SLAB != 0,
+        "a device's": page_flags & PageFlag.DMA != 0,
+        "isolated for compaction": (page_flags & PageFlag.ISOLATED != 0) & ~anonymous,
         "in a huge page": _frames_in(mappings.huge_heads, ENTRIES_PER_TABLE, nr_frames),
         "in a block of a machine without paging": page_flags & PageFlag.UNPAGED != 0,
     }
@@ -153,7 +158,9 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
     wrong += each(
         np.flatnonzero(nr_tables > 1), lambda pfn: f"frame {pfn}: is a page table {nr_tables[pfn]} times"
     )
-    users_table = page_flags & (PageFlag.PAGE_TABLE | PageFlag.RESERVED) == PageFlag.PAGE_TABLE
+    # The kernel's own tables, from boot or made for vmalloc, are no address space's.
+    others = PageFlag.RESERVED | PageFlag.KERNEL
+    users_table = page_flags & (PageFlag.PAGE_TABLE | others) == PageFlag.PAGE_TABLE
     unused = users_table & (nr_tables == 0)
     wrong += each(
         np.flatnonzero(unused),
@@ -165,6 +172,16 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
         int((mappings.table_level >= max(int(state.knob[Knob.NR_LEVELS]) - 2, 1)).sum()),
         "page tables",
     )
+
+
+def _in_kernel_blocks(state: "State") -> npt.NDArray[np.bool_]:
+    """Return for each frame whether it lies in a block that the kernel has as one, by its first frame's order."""
+    wanted = PageFlag.KERNEL | PageFlag.COMPOUND
+    heads = np.flatnonzero(state.page["page_flags"] & wanted == wanted)
+    inside = np.zeros(len(state.page), bool)
+    for head in heads.tolist():
+        inside[head : head + (1 << max(int(state.page[head].order), 0))] = True
+    return inside
 
 
 def _frames_in(heads: Ints, nr_pages: int, nr_frames: int) -> npt.NDArray[np.bool_]:
@@ -201,20 +218,24 @@ def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
     entries[page_flags & PageFlag.ZERO_PAGE != 0] = 0
     entries[mappings.huge_heads] += 1
     cached = (page_flags & PageFlag.SWAPCACHE != 0).astype(np.int64)
-    owned = (page_flags & (PageFlag.PAGE_TABLE | PageFlag.KERNEL) != 0).astype(np.int64)
+    owned = (page_flags & (PageFlag.PAGE_TABLE | PageFlag.KERNEL | PageFlag.DMA) != 0).astype(np.int64)
     owned[page_flags & PageFlag.RESERVED != 0] = 0
     if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
         owned[areas_of_blocks(state)] = 1
+    slabs = np.flatnonzero(page_flags & PageFlag.SLAB)
+    owned[slabs] = refcount[slabs] != 0  # the allocators' checks know which frames begin a slab
     owned[second_of_pairs(state)] = 0  # a block is held by its first frame
+    isolated = (page_flags & PageFlag.ISOLATED != 0).astype(np.int64)
     wrong = each(
         np.flatnonzero(mapcount != entries),
         lambda pfn: f"frame {pfn}.mapcount: is {mapcount[pfn]}, but entries that map it: {entries[pfn]}",
     )
     wrong += each(
-        np.flatnonzero(refcount != entries + cached + owned),
+        np.flatnonzero(refcount != entries + cached + owned + isolated),
         lambda pfn: (
             f"frame {pfn}.refcount: is {refcount[pfn]}, but mappings {entries[pfn]},"
-            f" swap cache {cached[pfn]}, page table or kernel {owned[pfn]}"
+            f" swap cache {cached[pfn]}, page table or kernel {owned[pfn]},"
+            f" isolation {isolated[pfn]}"
         ),
     )
     mapped = int(((mapcount > 0) & (page_flags & PageFlag.HUGETLB == 0)).sum())

@@ -13,7 +13,6 @@ from node.build import build_state
 from node.counters import Current, VmEvent, VmStat
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.joints import direct_reclaim, run_in_user_mode
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.reclaim.lru import NR_LRU_LISTS
 from node.spec import MachineSpec, SwapSpec
@@ -22,6 +21,7 @@ from node.vm.access import touch
 from node.vm.mmap import mmap, new_mm
 from node.vm.vma import VmFlag
 from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_S
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
 from shared.jit import entry
 from tests.models.lru import pages_on
 from tests.models.page_tables import NR_LEVELS, TABLE_SHIFT, leaf_entry
@@ -158,6 +158,6 @@ class SwappedMachine:
     def swap_everything_out(self) -> None:
         """Reclaim until no page is in memory, and forget what it cost."""
         while self.state.vm_stat[VmStat.NR_INACTIVE_ANON] + self.state.vm_stat[VmStat.NR_ACTIVE_ANON]:
-            direct_reclaim(self.state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
+            direct_reclaim(self.state, 0, GFP_HIGHUSER_MOVABLE | Gfp.NORETRY)
             self.state.current[Current.CLOCK_PS] += PS_PER_S
         self.state.vm_event[:] = 0

@@ -8,8 +8,6 @@ from node.build import build_state
 from node.counters import Current, HwEvent, VmEvent, VmStat
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.joints import direct_reclaim, run_in_user_mode
-from node.phys.gfp import Gfp
-from node.phys.page import PageFlag
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
 from node.vm.access import touch
@@ -17,6 +15,7 @@ from node.vm.fork import fork_mm
 from node.vm.mmap import mmap_fixed, munmap, new_mm
 from node.vm.unmap import exit_mmap
 from shared.constants import MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_S
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
 from shared.jit import entry
 
 REGION = 4 * MIB
@@ -114,7 +113,7 @@ class TableMachine:
 
     def reclaim_once(self) -> None:
         """Let the kernel reclaim as for one allocation, without killing anybody."""
-        direct_reclaim(self.state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
+        direct_reclaim(self.state, 0, GFP_HIGHUSER_MOVABLE | Gfp.NORETRY)
 
     def swap_everything_out(self) -> None:
         """Reclaim, with time for the device, until neither a page nor a table is in memory."""
@@ -173,8 +172,7 @@ class TableMachine:
 
     def nr_free(self) -> int:
         """Return the free frames, per-CPU lists included."""
-        flagged = int((self.state.page["page_flags"] & PageFlag.PCP != 0).sum())
-        return int(self.state.zone["nr_free"].sum()) + flagged
+        return int(self.state.zone["nr_free"].sum() + self.state.pcp["count"].sum())
 
     def nr_slots(self) -> int:
         """Return how many swap slots are in use."""

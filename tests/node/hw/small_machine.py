@@ -15,7 +15,7 @@ from node.hw.power_on import load_registers, power_on, table_lengths
 from node.hw.pte import NX, PFN_MASK, TABLE_BITS, Pte
 from node.hw.tlb import TlbArray
 from node.kmap.asid import NR_ASIDS
-from node.kthread import ASLEEP
+from node.kthread import ASLEEP, NR_KTHREADS
 from node.pool import Pool
 from node.state import State
 from shared.constants import NIL, PAGE_SHIFT
@@ -99,7 +99,7 @@ class SmallMachine:
             "tlb_context": nr_cpus * NR_ASIDS,
             "entry_page": nr_cpus * 4,
             "mm": nr_mms + 1,
-            "kthread": 2,
+            "kthread": NR_KTHREADS,
             "work": max(nr_works, 1),
             "zipf": max(zipf_words, 1),
             "ept_view": nr_frames,

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.counters import VmStat
-from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_alloc, buddy_free, zone_of
+from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free, count_free, rmqueue_smallest
 from node.phys.frames_check import check_frames
+from node.phys.migrate_type import NR_MIGRATE_TYPES, MigrateType
 from node.phys.page import PageFlag
-from node.phys.zone import DMA32_END_PFN, DMA_END_PFN, NR_ZONES, ZoneId
+from node.phys.pcp import NR_PCP_LISTS
+from node.phys.zone import NR_ZONES, ZoneId
 from node.state import State
 from shared.constants import NIL
 from shared.jit import entry
@@ -21,9 +23,12 @@ NR_FRAMES = 64
 
 
 @entry
-def zone_of_frame(state: State, pfn: int) -> int:
-    state.request[0] = pfn
-    return zone_of(pfn)
+def take(state: State, order: int) -> int:
+    """Return a movable block of zone DMA, or NIL, as a zone's own allocation does."""
+    pfn = rmqueue_smallest(state, ZoneId.DMA, order, MigrateType.MOVABLE)
+    if pfn != NIL:
+        count_free(state, ZoneId.DMA, -(1 << order))
+    return pfn
 
 
 def machine_with(free: list[int], nr_frames: int = NR_FRAMES) -> State:
@@ -35,11 +40,16 @@ def machine_with(free: list[int], nr_frames: int = NR_FRAMES) -> State:
         "vm_stat": VmStat.NR,
         "page": nr_frames,
         "zone": NR_ZONES,
-        "pcp": NR_ZONES,
+        "free_area": NR_ZONES * NR_ORDERS,
+        "free_list": NR_ZONES * NR_ORDERS * NR_MIGRATE_TYPES,
+        "pcp_list": NR_PCP_LISTS,
     }
-    state = State(**lengths | {"free_area": NR_ZONES * NR_ORDERS})
-    state.zone["end_pfn"][:] = nr_frames
-    state.zone["start_pfn"][1:] = nr_frames
+    state = State(**lengths)
+    for name in ("first", "last"):
+        state.free_list[name][:] = NIL
+        state.pcp_list[name][:] = NIL
+    state.pageblock["migrate_type"][:] = MigrateType.MOVABLE
+    state.zone[ZoneId.DMA].end_pfn = nr_frames
     state.zone[ZoneId.DMA].managed = nr_frames
     for pfn in free:
         buddy_free(state, pfn, 0, 0)
@@ -54,7 +64,7 @@ def blocks(state: State) -> list[tuple[int, int]]:
 def test_a_block_is_split_to_serve_and_its_halves_stay_free() -> None:
     state = machine_with(list(range(8)), nr_frames=8)
     assert blocks(state) == [(0, 3)]
-    assert buddy_alloc(state, ZoneId.DMA, 0) == 0
+    assert take(state, 0) == 0
     assert blocks(state) == [(1, 0), (2, 1), (4, 2)]
     assert state.zone[ZoneId.DMA].nr_free == state.vm_stat[VmStat.NR_FREE_PAGES] == 7
 
@@ -69,25 +79,14 @@ def test_freeing_merges_with_every_free_buddy() -> None:
 def test_a_block_that_is_likely_to_merge_goes_to_the_tail() -> None:
     # Frame 1 is taken, but 2 and 3 are free: frame 0 may soon be merged into 0..3, so 5 goes first.
     state = machine_with([5, 2, 3, 0], nr_frames=8)
-    assert buddy_alloc(state, ZoneId.DMA, 0) == 5
-    assert buddy_alloc(state, ZoneId.DMA, 0) == 0
+    assert take(state, 0) == 5
+    assert take(state, 0) == 0
 
 
 def test_a_zone_without_a_large_enough_block_says_so() -> None:
     state = machine_with([0, 1, 4, 5])
-    assert buddy_alloc(state, ZoneId.DMA, 2) == NIL
-    assert buddy_alloc(state, ZoneId.DMA, 1) != NIL
-
-
-def test_zones_end_at_16_mib_and_4_gib() -> None:
-    state = machine_with([])
-    borders = (DMA_END_PFN - 1, DMA_END_PFN, DMA32_END_PFN - 1, DMA32_END_PFN)
-    assert [zone_of_frame(state, pfn) for pfn in borders] == [
-        ZoneId.DMA,
-        ZoneId.DMA32,
-        ZoneId.DMA32,
-        ZoneId.NORMAL,
-    ]
+    assert take(state, 2) == NIL
+    assert take(state, 1) != NIL
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 63)), max_size=60))
@@ -97,7 +96,7 @@ def test_blocks_follow_from_which_frames_are_free(steps: list[tuple[bool, int, i
     held: list[tuple[int, int]] = []
     for allocate, order, which in steps:
         if allocate or not held:
-            pfn = buddy_alloc(state, ZoneId.DMA, order)
+            pfn = take(state, order)
             if pfn == NIL:
                 assert all(found < order for _, found in model.blocks())
                 continue

@@ -3,11 +3,13 @@
 import pytest
 
 from node.counters import Current
+from node.joints import drain_all_pages
 from node.phys.frames_check import check_frames
-from node.phys.page_alloc import page_is_free
-from node.phys.pcp import drain_all_pages, pcp_alloc, pcp_free
+from node.phys.page_alloc import alloc_pages, free_pages, page_is_free
 from node.phys.zone import NR_ZONES, ZoneId
 from node.state import State
+from shared.gfp_flags import GFP_DMA, GFP_HIGHUSER_MOVABLE, Gfp
+from shared.jit import entry
 from tests.node.vm_machine import VmMachine
 
 pytestmark = pytest.mark.three_ways
@@ -22,6 +24,7 @@ def state() -> State:
     for index in range(len(state.pcp)):
         state.pcp[index].batch = BATCH
         state.pcp[index].high = HIGH
+        state.pcp[index].limit = HIGH
     return state
 
 
@@ -29,16 +32,20 @@ def count(state: State, cpu: int = 0, zone: int = ZoneId.DMA32) -> int:
     return int(state.pcp[cpu * NR_ZONES + zone].count)
 
 
-def take(state: State, zone: int = ZoneId.DMA32) -> int:
+@entry
+def take_frame(state: State, gfp: int) -> int:
+    return alloc_pages(state, 0, gfp)
+
+
+def take(state: State, gfp: int = GFP_HIGHUSER_MOVABLE) -> int:
     """Allocate a frame as whoever allocates does: with a reference."""
-    pfn = pcp_alloc(state, zone)
-    state.page[pfn].refcount = 1
-    return pfn
+    return take_frame(state, gfp)
 
 
-def give(state: State, pfn: int) -> None:
-    state.page[pfn].refcount = 0
-    pcp_free(state, pfn)
+@entry
+def give(state: State, pfn: int) -> int:
+    free_pages(state, pfn, 0)
+    return 0
 
 
 def test_an_empty_list_takes_a_batch_from_the_buddy_system(state: State) -> None:
@@ -62,7 +69,7 @@ def test_above_high_a_batch_of_the_coldest_goes_back(state: State) -> None:
     for pfn in frames:
         give(state, pfn)
     assert count(state) == 2 * BATCH
-    extra = [take(state, ZoneId.DMA) for _ in range(2)]
+    extra = [take(state, GFP_DMA | Gfp.MOVABLE) for _ in range(2)]
     for pfn in extra:
         give(state, pfn)
     assert count(state, zone=ZoneId.DMA) == BATCH  # zones have lists of their own
@@ -88,7 +95,7 @@ def test_draining_gives_every_list_back(state: State) -> None:
     for cpu in range(2):
         state.current[Current.CPU] = cpu
         give(state, take(state))
-        give(state, take(state, ZoneId.DMA))
+        give(state, take(state, GFP_DMA | Gfp.MOVABLE))
     drain_all_pages(state)
     assert int(state.pcp["count"].sum()) == 0
     assert int(state.zone["nr_free"].sum()) == free_at_boot

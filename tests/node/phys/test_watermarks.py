@@ -39,7 +39,8 @@ def test_a_512_mib_machine_has_the_zones_of_linux(zone_id: ZoneId, linux: dict[s
     state = build_state(MachineSpec(512 * MIB, min_free_kbytes=2725))
     zone = state.zone[zone_id]
     lists = state.pcp[zone_id]
-    found = {name: getattr(zone, name) for name in ("managed", "min_wmark", "low", "high", "protection")}
+    found = {name: getattr(zone, name) for name in ("managed", "min_wmark", "low", "high")}
+    found["protection"] = state.lowmem_reserve[zone_id * NR_ZONES + ZoneId.MOVABLE]
     assert found | {"pcp_high": lists.high, "pcp_batch": lists.batch} == linux
     assert zone.nr_free == zone.managed
 
@@ -75,5 +76,5 @@ def test_a_machine_with_more_than_4_gib_has_a_normal_zone() -> None:
     normal = state.zone[ZoneId.NORMAL]
     assert normal.start_pfn == 4 * GIB // 4096
     assert normal.managed > 0
-    assert state.zone[ZoneId.DMA32].protection == normal.managed // 256
+    assert state.lowmem_reserve[ZoneId.DMA32 * NR_ZONES + ZoneId.MOVABLE] == normal.managed // 256
     assert len(state.pcp) == NR_ZONES

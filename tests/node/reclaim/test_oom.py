@@ -6,9 +6,9 @@ import pytest
 
 from node.counters import Current, Knob, VmEvent, VmStat
 from node.joints import direct_reclaim
-from node.phys.gfp import Gfp
 from node.spec import GuestRam
 from shared.constants import MIB
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
 from tests.models.swapped_machine import SPEC, SwappedMachine
 
 pytestmark = pytest.mark.three_ways
@@ -75,10 +75,10 @@ def test_badness_counts_swapped_pages_and_the_adjustment_decides() -> None:
     state.swap_area[0].nr_used = state.swap_area[0].nr_slots - 1  # nothing can be swapped out any more
     state.mm[second].oom_score_adj = -1000
     state.current[Current.MM] = asking
-    assert direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM) == 1
+    assert direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE) == 1
     assert [bool(state.mm[mm].alive) for mm in (first, second, asking)] == [False, True, True]
     state.mm[asking].oom_score_adj = 500
-    assert direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM) == 0
+    assert direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE) == 0
     assert state.mm[asking].oom_victim
 
 
@@ -90,7 +90,7 @@ def test_of_equals_the_younger_process_ends() -> None:
         for page in range(40):
             machine.write(mm, page)
     machine.write(processes[2], 0)
-    assert direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM) == 1
+    assert direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE) == 1
     assert [bool(state.mm[mm].alive) for mm in processes] == [True, False, True]
 
 
@@ -99,7 +99,7 @@ def test_a_kernel_thread_ends_nobody() -> None:
     mm = machine.process(50)
     machine.write(mm, 0)
     machine.state.current[Current.MM] = 0
-    assert direct_reclaim(machine.state, 0, Gfp.DIRECT_RECLAIM) == 0
+    assert direct_reclaim(machine.state, 0, GFP_HIGHUSER_MOVABLE) == 0
     assert machine.event(VmEvent.OOM_KILL) == 0
     assert machine.state.mm[mm].alive
 
@@ -112,5 +112,5 @@ def test_the_end_of_a_guests_process_is_noted_for_the_guest() -> None:
     machine.write(mm, 0)
     state.mm[mm].guest = 1
     state.knob[Knob.IS_HOST] = 1
-    assert direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM) == 0
+    assert direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE) == 0
     assert [guest["killed"] for guest in state.guest[:]] == [0, 1]

@@ -8,11 +8,13 @@ from node.counters import Current, Knob, VmEvent, VmStat
 from node.hw.pte import Pte
 from node.joints import direct_reclaim, kswapd_slice, run_kthreads, wake_kswapd
 from node.kthread import ASLEEP, Kthread
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
+from node.phys.zone import NR_ZONES, ZoneId
 from node.reclaim.lru import LruList
 from node.reclaim.scan_control import KswapdPhase, Reclaimer
+from node.reclaim.vmscan import balanced
 from shared.constants import PS_PER_MS, PS_PER_S
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
 from tests.models.lru import pages_on
 from tests.models.swapped_machine import SwappedMachine
 
@@ -77,7 +79,10 @@ def test_kswapd_wakes_below_low_and_brings_memory_back_above_high() -> None:
     while state.kthread[Kthread.KSWAPD].clock_ps == ASLEEP:
         assert machine.write(mm, page)
         page += 1
-    assert all(zone["nr_free"] <= zone["low"] + zone["protection"] + 1 for zone in state.zone[:2])
+    assert all(
+        zone["nr_free"] <= zone["low"] + state.lowmem_reserve[zone["kind"] * NR_ZONES + ZoneId.MOVABLE] + 1
+        for zone in state.zone[:2]
+    )
     let_kswapd_run(machine, PS_PER_S // 20)
     assert any(zone["nr_free"] > zone["high"] for zone in state.zone[:2])
     # The first looks found every page used since its first write, and ended without result.
@@ -115,7 +120,7 @@ def test_direct_reclaim_waits_and_its_time_is_stall() -> None:
     state = machine.state
     mm = machine.process(6000)
     page = 0
-    while machine.event(VmEvent.ALLOCSTALL) == 0:  # kswapd never gets to run
+    while machine.event(VmEvent.ALLOCSTALL_MOVABLE) == 0:  # kswapd never gets to run
         assert machine.write(mm, page)
         page += 1
     assert state.current[Current.STALL_PS] > PS_PER_MS
@@ -134,7 +139,7 @@ def test_a_written_page_is_freed_on_the_pass_after_its_write() -> None:
     state.lru[INACTIVE].cost = 0
     before = state.vm_stat[VmStat.NR_FREE_PAGES]
     state.zone["high"][:] = 1 << 20
-    wake_kswapd(state, 0)
+    wake_kswapd(state, 0, 0)
     run_kthreads(state, state.current[Current.CLOCK_PS] + PS_PER_MS // 100)
     assert state.vm_stat[VmStat.NR_WRITEBACK] > 0
     assert machine.event(VmEvent.PGSTEAL_KSWAPD) == 0
@@ -156,7 +161,7 @@ def test_a_hopeless_kswapd_sleeps_until_direct_reclaim_succeeds() -> None:
     let_kswapd_run(machine, 20 * PS_PER_S)
     assert state.kthread[Kthread.KSWAPD].failures == 16
     assert state.kthread[Kthread.KSWAPD].clock_ps == ASLEEP
-    wake_kswapd(state, 0)
+    wake_kswapd(state, 0, 0)
     assert state.kthread[Kthread.KSWAPD].clock_ps == ASLEEP
 
 
@@ -166,7 +171,7 @@ def test_without_reclaimable_pages_a_request_that_may_not_retry_just_fails() -> 
     machine.state.current[Current.MM] = mm
     machine.write(mm, 0)
     machine.write(mm, 1)
-    assert direct_reclaim(machine.state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY) in (0, 1)
+    assert direct_reclaim(machine.state, 0, GFP_HIGHUSER_MOVABLE | Gfp.NORETRY) in (0, 1)
     assert machine.event(VmEvent.OOM_KILL) == 0
 
 
@@ -177,9 +182,9 @@ def test_swappiness_zero_leaves_anonymous_pages_alone_until_memory_is_short() ->
     mm = machine.process(400)
     fill(machine, mm, range(200))
     state.current[Current.MM] = mm
-    assert direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY) == 0
+    assert direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE | Gfp.NORETRY) == 0
     assert machine.event(VmEvent.PGSCAN_DIRECT) == 0
-    assert machine.event(VmEvent.ALLOCSTALL) == 1
+    assert machine.event(VmEvent.ALLOCSTALL_MOVABLE) == 1
 
 
 def test_kswapd_stops_between_batches_at_the_end_of_its_slice() -> None:
@@ -196,3 +201,14 @@ def test_kswapd_stops_between_batches_at_the_end_of_its_slice() -> None:
     assert state.scan_control[Reclaimer.KSWAPD].phase in (KswapdPhase.STARTING, KswapdPhase.SHRINKING)
     assert machine.event(VmEvent.PGSCAN_KSWAPD) <= 32
     assert begin <= state.kthread[Kthread.KSWAPD].clock_ps < begin + PS_PER_MS
+
+
+def test_what_a_low_zone_keeps_for_others_does_not_balance_the_machine() -> None:
+    state = SwappedMachine().state
+    dma, dma32 = state.zone[ZoneId.DMA], state.zone[ZoneId.DMA32]
+    dma.nr_free = dma.high + state.lowmem_reserve[ZoneId.DMA * NR_ZONES + ZoneId.MOVABLE]
+    dma32.nr_free = dma32.low
+    assert not balanced(state, 0, ZoneId.MOVABLE)
+    assert balanced(state, 0, ZoneId.DMA)
+    wake_kswapd(state, 0, GFP_HIGHUSER_MOVABLE)
+    assert state.kthread[Kthread.KSWAPD].clock_ps == state.current[Current.CLOCK_PS] < ASLEEP
