@@ -9,10 +9,11 @@ from node.hw.paging import MIN_LEVELS_64, PagingMode
 from node.hw.pte import TABLE_BITS, Pte, make_pte, pte_pfn
 from node.joints import alloc_frames, swap_in_table
 from node.kmap.pti import init_pgd, set_pgd
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
+from node.vm.mmu_gather import gather_page, is_gathering
 from shared.constants import NIL
+from shared.gfp_flags import GFP_KERNEL
 from shared.jit import kernel
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def count_tables(state: "State", mm_index: int, level: int, change: int) -> None
 @kernel
 def alloc_table(state: "State", mm_index: int, level: int) -> int:
     """Return a frame that holds an empty table of ``level``, below the top, or NIL if there is no memory."""
-    pfn = alloc_frames(state, 0, Gfp.DIRECT_RECLAIM)
+    pfn = alloc_frames(state, 0, GFP_KERNEL)
     if pfn == NIL:
         return NIL
     _make_table(state, pfn)
@@ -54,8 +55,11 @@ def alloc_table(state: "State", mm_index: int, level: int) -> int:
 
 @kernel
 def free_table(state: "State", mm_index: int, level: int, pfn: int) -> None:
-    """Give back the frame of a table of ``level``, below the top."""
-    free_pages(state, pfn, 0)
+    """Give back the frame of a table of ``level``, below the top: of an unmapping, with its pages."""
+    if is_gathering(state):
+        gather_page(state, pfn)
+    else:
+        free_pages(state, pfn, 0)
     count_tables(state, mm_index, level, -1)
 
 
@@ -115,7 +119,7 @@ def alloc_pgd(state: "State", mm_index: int) -> int:
     if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
         return 0
     order = PGD_ORDER if state.knob[Knob.NR_LEVELS] >= MIN_LEVELS_64 else 0
-    pfn = alloc_frames(state, order, Gfp.DIRECT_RECLAIM)
+    pfn = alloc_frames(state, order, GFP_KERNEL)
     if pfn == NIL:
         return NIL
     for table in range(pfn, pfn + (1 << order)):

@@ -2,17 +2,26 @@
 
     munmap, exit    an area of one address space: every entry, then tables that hold nothing any more
     try_to_unmap    one frame, found through reverse mapping in every address space that maps it
+    move_mappings   the same, but its entries map another frame instead
 
 Linux: mm/memory.c (zap_pte_range, free_pgtables), mm/rmap.c (try_to_unmap_one, folio_referenced_one),
 mm/ksm.c (rmap_walk_ksm), mm/mmap.c (exit_mmap).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from node.counters import Knob, Request
 from node.hw.page_table import is_large_leaf, leaf_position, pte_position
 from node.hw.paging import PagingMode
-from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_swap_pte, pte_pfn, swap_pte_slot
+from node.hw.pte import (
+    SWAP_ENTRY_EXCLUSIVE,
+    Pte,
+    is_swap_pte,
+    make_pte,
+    make_swap_pte,
+    pte_pfn,
+    swap_pte_slot,
+)
 from node.joints import (
     dup_swap_entry,
     flush_tlb_range,
@@ -21,13 +30,13 @@ from node.joints import (
     note_view_change,
     retire_mm,
     swap_out_table,
-    try_to_free_swap,
     zap_swapped_table,
 )
 from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
 from node.vm.hugetlb import unmap_huge
 from node.vm.mm import drop_mm
+from node.vm.mmu_gather import gather_begin, gather_finish, gather_page
 from node.vm.nommu import nommu_unmap
 from node.vm.page_tables import free_page_tables, free_unused_tables
 from node.vm.put_page import put_page
@@ -39,6 +48,8 @@ from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State
+
+LOOK: Final = NIL  # at the accessed bit: work of a walk over a frame's mappings
 
 
 # --- an area of one address space -----------------------------------------------------------------------
@@ -62,9 +73,7 @@ def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
             if pte & Pte.DIRTY:
                 page.page_flags |= PageFlag.DIRTY
             page_remove_rmap(state, pfn)
-            if page.mapcount == 0 and page.page_flags & PageFlag.SWAPCACHE:
-                try_to_free_swap(state, pfn)
-            put_page(state, pfn)
+            gather_page(state, pfn)
     if state.knob[Knob.IS_HOST]:
         note_view_change(state, mm_index, vaddr, View.UNTOUCHED)
 
@@ -84,7 +93,7 @@ def _zap_huge(state: "State", pgd: int, vaddr: int) -> int:
 
 
 @kernel
-def zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
+def _zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
     """Empty every entry for [start, end); return how many pages were mapped or swapped."""
     if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
         return nommu_unmap(state, start, end)
@@ -112,11 +121,23 @@ def zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
 
 
 @kernel
+def zap_page_range(state: "State", mm_index: int, start: int, end: int) -> int:
+    """Take away the pages of [start, end) and keep its areas and tables; return how many pages there were."""
+    gather_begin(state, mm_index, start, end)
+    nr_pages = _zap_range(state, mm_index, start, end)
+    if nr_pages:
+        flush_tlb_range(state, mm_index, start, end, 0)
+    gather_finish(state)
+    return nr_pages
+
+
+@kernel
 def unmap_area(state: "State", vma_index: int) -> int:
     """Unmap a whole VMA and remove it, with the tables that only it needed; return the pages unmapped."""
     vma = state.vma[vma_index]
     mm_index = vma.mm
-    nr_pages = zap_range(state, mm_index, vma.start, vma.end)
+    gather_begin(state, mm_index, vma.start, vma.end)
+    nr_pages = _zap_range(state, mm_index, vma.start, vma.end)
     state.request[Request.A0] = 0 if vma.prev == NIL else state.vma[vma.prev].end
     state.request[Request.A1] = -1 if vma.next == NIL else state.vma[vma.next].start
     start = vma.start
@@ -126,6 +147,7 @@ def unmap_area(state: "State", vma_index: int) -> int:
     remove_vma(state, vma_index)
     if nr_pages or freed_tables:
         flush_tlb_range(state, mm_index, start, end, 1 if freed_tables else 0)
+    gather_finish(state)
     return nr_pages
 
 
@@ -139,13 +161,15 @@ def exit_mmap(state: "State", mm_index: int) -> int:
     mm.alive = 0
     ksm_exit(state, mm_index)
     nr_pages = 0
+    gather_begin(state, 0, 0, 0)
     while mm.first_vma != NIL:
         index = mm.first_vma
-        nr_pages += zap_range(state, mm_index, state.vma[index].start, state.vma[index].end)
+        nr_pages += _zap_range(state, mm_index, state.vma[index].start, state.vma[index].end)
         unlink_anon_vmas(state, index)
         remove_vma(state, index)
     retire_mm(state, mm_index)
     free_page_tables(state, mm_index)
+    gather_finish(state)
     drop_mm(state, mm_index)
     return nr_pages
 
@@ -175,8 +199,19 @@ def _unmap_one(state: "State", mm_index: int, position: int, vaddr: int, swap_sl
 
 
 @kernel
-def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, swap_slot: int) -> int:
-    """Do the walk's work at ``vaddr`` of one VMA, if it maps the frame there; return whether it counted."""
+def _move_one(state: "State", mm_index: int, position: int, vaddr: int, to: int) -> None:
+    """Let an entry map another frame with the same rights and marks (remove_migration_pte)."""
+    pte = state.pt_word[position]
+    state.pt_word[position] = pte ^ make_pte(pte_pfn(pte) ^ to, 0)
+    flush_tlb_page(state, mm_index, vaddr)
+
+
+@kernel
+def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> int:
+    """Do the walk's work at ``vaddr`` of one VMA, if it maps the frame there; return whether it counted.
+
+    ``work`` is LOOK for the accessed bit, a swap slot to unmap for, or the complement of a frame to map instead.
+    """
     vma = state.vma[vma_index]
     if not vma.start <= vaddr < vma.end:
         return 0
@@ -187,10 +222,13 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, swap_slot: int)
     pte = state.pt_word[position]
     if not pte & Pte.PRESENT or pte_pfn(pte) != pfn:
         return 0
-    if swap_slot != NIL:
-        _unmap_one(state, mm_index, position, vaddr, swap_slot)
+    if work >= 0:
+        _unmap_one(state, mm_index, position, vaddr, work)
         if state.knob[Knob.PAGEABLE_TABLES]:
             swap_out_table(state, mm_index, vaddr)
+        return 1
+    if work != LOOK:
+        _move_one(state, mm_index, position, vaddr, ~work)
         return 1
     if not pte & Pte.ACCESSED:
         return 0
@@ -200,29 +238,29 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, swap_slot: int)
 
 
 @kernel
-def _walk_anon_vma(state: "State", pfn: int, anon_vma: int, vaddr: int, swap_slot: int) -> int:
+def _walk_anon_vma(state: "State", pfn: int, anon_vma: int, vaddr: int, work: int) -> int:
     nr_visited = 0
     chain = state.anon_vma[anon_vma].first_chain
     while chain != NIL:
         following = state.anon_vma_chain[chain].next
-        nr_visited += _visit(state, pfn, state.anon_vma_chain[chain].vma, vaddr, swap_slot)
+        nr_visited += _visit(state, pfn, state.anon_vma_chain[chain].vma, vaddr, work)
         chain = following
     return nr_visited
 
 
 @kernel
-def _walk_frame(state: "State", pfn: int, swap_slot: int) -> int:
+def _walk_frame(state: "State", pfn: int, work: int) -> int:
     """Visit every entry that maps the frame: a merged page's through its sharers, forks of theirs included."""
     page = state.page[pfn]
     if not page.page_flags & PageFlag.KSM:
-        return _walk_anon_vma(state, pfn, page.mapping, page.index << PAGE_SHIFT, swap_slot)
+        return _walk_anon_vma(state, pfn, page.mapping, page.index << PAGE_SHIFT, work)
     nr_visited = 0
     if page.mapping == 0:
         return 0
     item_index = state.stable_node[page.mapping].first_sharer
     while item_index != NIL:
         links = state.rb_node[item_index]
-        nr_visited += _walk_anon_vma(state, pfn, links.owner, state.rmap_item[item_index].vaddr, swap_slot)
+        nr_visited += _walk_anon_vma(state, pfn, links.owner, state.rmap_item[item_index].vaddr, work)
         item_index = links.left
     return nr_visited
 
@@ -239,4 +277,13 @@ def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
 @entry
 def page_referenced(state: "State", pfn: int) -> int:
     """Count, and clear, the accessed bits of all page-table entries that map the frame."""
-    return _walk_frame(state, pfn, NIL)
+    return _walk_frame(state, pfn, LOOK)
+
+
+@entry
+def move_mappings(state: "State", pfn: int, to: int) -> int:
+    """Let every page-table entry that maps frame ``pfn`` map ``to``, with its rights and marks; return how many.
+
+    What the frames themselves count of it is the caller's.
+    """
+    return _walk_frame(state, pfn, ~to)

@@ -9,8 +9,7 @@ Linux: mm/huge_memory.c (split_huge_page, remap_page), mm/migrate.c (try_to_map_
 
 from typing import TYPE_CHECKING
 
-from node.kmap.flush_calls import flush_tlb_mm
-from node.vm.unmap import zap_range
+from node.vm.unmap import zap_page_range
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry
 
@@ -28,6 +27,5 @@ def drop_pages(state: "State", guest_index: int, nr_gfns: int) -> int:
     nr_dropped = 0
     for i in range(nr_gfns):
         vaddr = guest.ram_vaddr + (state.incoming[i] << PAGE_SHIFT)
-        nr_dropped += zap_range(state, guest.mm, vaddr, vaddr + PAGE_SIZE)
-    flush_tlb_mm(state, guest.mm)
+        nr_dropped += zap_page_range(state, guest.mm, vaddr, vaddr + PAGE_SIZE)
     return nr_dropped
