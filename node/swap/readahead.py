@@ -17,13 +17,13 @@ from node.hw.disk import disk_io
 from node.hw.page_table import pte_position
 from node.hw.pte import is_swap_pte, swap_pte_slot
 from node.joints import alloc_frames
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.reclaim.lru import LruList, lru_add
 from node.swap.cached_page import link_to_slot
 from node.swap.slots import FIRST_RA_HITS
 from node.vm.put_page import put_page
 from shared.constants import HUGE_PAGE_SHIFT, NIL, PAGE_SHIFT
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
 from shared.jit import kernel
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def read_slot(state: "State", slot: int) -> int:
     Returns the frame, with a reference for the caller; NIL if there is no memory, or nobody wants the slot
     any more after reclaim ran to get some.
     """
-    pfn = alloc_frames(state, 0, Gfp.DIRECT_RECLAIM)
+    pfn = alloc_frames(state, 0, GFP_HIGHUSER_MOVABLE)
     if pfn == NIL:
         return NIL
     entry = state.swap_slot[slot]

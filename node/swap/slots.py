@@ -39,6 +39,11 @@ SWAP_AREA = np.dtype(
         ("ra_last_pages", np.int64),
         ("first_free_cluster", np.int32),  # 0: none; cluster 0 is never free, for the header is in it
         ("last_free_cluster", np.int32),
+        (
+            "map_vaddr",
+            np.int64,
+        ),  # where vmalloc put swap_map and cluster_info (node/swap/swap_map.py); 0: nowhere
+        ("cluster_vaddr", np.int64),
     ],
     align=True,
 )

@@ -4,6 +4,7 @@ from node.counters import Current, Knob, VmEvent, VmStat
 from node.hw.cost import Cost
 from node.hw.disk import DISK_PRESETS, setup_disk
 from node.joints import add_to_swap
+from node.phys.pcp import NR_PCP_LISTS
 from node.phys.zone import NR_ZONES
 from node.reclaim.lru import NR_LRU_LISTS
 from node.state import State
@@ -25,6 +26,7 @@ def swap_machine(nr_slots: int, rotational: int, nr_frames: int = 64, nr_cpus: i
         "page": nr_frames,
         "zone": NR_ZONES,
         "pcp": nr_cpus * NR_ZONES,
+        "pcp_list": nr_cpus * NR_ZONES * NR_PCP_LISTS,
         "lru": NR_LRU_LISTS,
         "swap_cpu": nr_cpus,
         "swap_cluster": nr_clusters(nr_slots),
@@ -35,9 +37,9 @@ def swap_machine(nr_slots: int, rotational: int, nr_frames: int = 64, nr_cpus: i
     state = State(**lengths)
     setup_disk(state, preset)
     setup_swap_area(state, nr_slots, rotational)
-    state.pcp["first"][:] = NIL
-    state.pcp["last"][:] = NIL
-    state.pcp["high"][:] = nr_frames + 1
+    state.pcp_list["first"][:] = NIL
+    state.pcp_list["last"][:] = NIL
+    state.pcp["limit"][:] = nr_frames + 1
     state.page["refcount"][1:] = 1
     return state
 

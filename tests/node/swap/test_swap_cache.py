@@ -8,12 +8,12 @@ from node.counters import Current, Knob, KsmRun, Request, VmEvent, VmStat
 from node.hw.pte import PFN_MASK
 from node.joints import direct_reclaim, exit_mmap, run_kthreads, swap_in
 from node.kthread import Kthread
-from node.phys.gfp import Gfp
 from node.phys.page import PageFlag
 from node.swap.readahead import RA_HITS_MASK
 from node.vm.fork import fork_mm
 from node.vm.mmap import madvise_mergeable
 from shared.constants import PAGE_SHIFT, PS_PER_S
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
 from tests.models.swapped_machine import SwappedMachine, do_touch
 from tests.node.swap.readahead_entries import do_readahead_pages
 from tests.node.swap.small_swap import swap_machine
@@ -204,7 +204,7 @@ def test_pages_of_an_ended_process_that_were_being_written_go_with_the_next_recl
     for page in range(NR_PAGES):
         machine.write(mm, page)
     while state.vm_stat[VmStat.NR_WRITEBACK] == 0:
-        direct_reclaim(state, 0, Gfp.DIRECT_RECLAIM | Gfp.NORETRY)
+        direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE | Gfp.NORETRY)
     assert state.vm_stat[VmStat.NR_WRITEBACK] > 0
     exit_mmap(state, mm)
     machine.held.clear()
