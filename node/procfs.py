@@ -7,7 +7,6 @@ import numpy as np
 from node.counters import Knob, KsmStat, VmEvent, VmStat
 from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag
-from node.phys.zone import NR_ZONES
 from node.pool import Pool
 from node.vm.mappings import mappings_of
 from shared.constants import ENTRIES_PER_TABLE, PAGE_KIB, PAGE_SHIFT
@@ -21,16 +20,17 @@ if TYPE_CHECKING:
 
 BYTES_OF_RMAP_ITEM: Final = 64  # sizeof(struct ksm_rmap_item) on x86-64, in general_profit
 
-# Events that Linux has for each zone or kind, and we count once.
-EVENT_NAMES: Final = {VmEvent.ALLOCSTALL: "allocstall_movable"}
-
 
 def vmstat(state: "State") -> dict[str, int]:
     """Return /proc/vmstat: levels in pages, then events since boot."""
     values = {stat.name.lower(): int(state.vm_stat[stat]) for stat in VmStat if stat is not VmStat.NR}
     for event in VmEvent:
         if event is not VmEvent.NR:
-            values[EVENT_NAMES.get(event, event.name.lower())] = int(state.vm_event[event])
+            values[event.name.lower()] = int(state.vm_event[event])
+    zones = np.asarray(state.zone)
+    for name in ("numa_hit", "numa_miss", "numa_foreign", "numa_other"):
+        values[name] = int(zones[name].sum())
+    values["numa_local"] = values["numa_hit"] + values["numa_miss"] - values["numa_other"]
     return values
 
 
@@ -63,18 +63,6 @@ def ksm(state: "State") -> dict[str, int]:
         "general_profit": (sharing + stat[KsmStat.KSM_ZERO_PAGES]) * ENTRIES_PER_TABLE * 8
         - items * BYTES_OF_RMAP_ITEM,
     }
-
-
-def buddyinfo(state: "State") -> str:
-    """Return /proc/buddyinfo: free blocks by zone and order."""
-    lines = []
-    names = ("DMA", "DMA32", "Normal")
-    nr_orders = len(state.free_area) // NR_ZONES
-    for zone in range(NR_ZONES):
-        if state.zone[zone].managed:
-            blocks = [state.free_area[zone * nr_orders + order].nr_free for order in range(nr_orders)]
-            lines.append(f"Node 0, zone {names[zone]:>8} " + "".join(f"{count:6d} " for count in blocks))
-    return "\n".join(lines) + "\n"
 
 
 def sharing_zero(state: "State") -> int:

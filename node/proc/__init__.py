@@ -1,0 +1,1 @@
+"""What files of /proc say about memory: one file here for each there."""
