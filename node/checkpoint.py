@@ -2,21 +2,7 @@
 
     | magic 4 | version 4 | hash 16 | header length 4 | header | zstd level 1 of: table, table, ... |
 
-Tables are reserved at their upper bounds, and most of that is never touched. Only the used part of each is
-kept, by the rule that ``node.state`` gives it:
-
-    all           every record
-    MM, VMA ...   a pool's records, up to its high-water mark
-    pool_links    every pool's links, up to its mark
-    page_tables   the words of every frame that is a page table
-    slabs         the words of every frame that an object allocator has
-    slot_tables   the words of every swap slot that holds a page table
-    rb            the tree nodes of used rmap_items and of used stable nodes
-    marked        frames that were marked in this epoch; likewise violations, view_changes
-    scratch       nothing: what a kernel leaves there, no later call reads
-
-The rules read tables that stand before theirs in the state, so restoring applies the same rules to what it
-has restored so far. A record behind its mark is one of zeroes, as in the machine that was kept.
+Only the used part of each table is kept: node/used_parts.py says which that is.
 
 The hash covers everything behind itself. Lengths are compared with the header, and with each other, before
 anything is reserved, so a damaged or foreign file costs no memory. Nothing is ever unpickled.
@@ -24,19 +10,15 @@ anything is reserved, so a damaged or foreign file costs no memory. Nothing is e
 
 import os
 import struct
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgpack
 import numpy as np
-import numpy.typing as npt
 import xxhash
 import zstandard
 
-from node.counters import Current, Knob
-from node.phys.page import PageFlag
-from node.pool import Pool
 from node.state import State
+from node.used_parts import Table, used_parts
 
 MAGIC: Final = b"PFCK"
 VERSION: Final = 1
@@ -46,56 +28,9 @@ _MAX_HEADER_BYTES: Final = 1 << 20
 _MAX_TABLE_BYTES: Final = 1 << 40  # reserved, not committed
 _NOT_DIGESTED: Final = frozenset({"panic"})
 
-Table = npt.NDArray[Any]
-
 
 class CheckpointError(ValueError):
     """Bytes that are no checkpoint of this program's machines, in one line."""
-
-
-# --- which part of a table is used ----------------------------------------------------------------------
-
-
-def used_parts(state: State, name: str) -> Iterator[Table]:
-    """Yield the used parts of a table, as views of it, in ascending order."""
-    table = np.asarray(vars(state)[name])
-    rule = state.LAYOUT[name].used
-    if rule == "all":
-        yield table
-    elif rule in Pool.__members__:
-        yield table[: state.pool[Pool[rule]].mark]
-    elif rule == "page_tables":
-        tables = table.reshape(len(state.page), -1)
-        for pfn in np.flatnonzero(state.page["page_flags"] & PageFlag.PAGE_TABLE):
-            yield tables[pfn]
-    elif rule == "slabs":
-        slabs = table.reshape(len(state.page), -1)
-        for pfn in np.flatnonzero(state.page["page_flags"] & PageFlag.SLAB):
-            yield slabs[pfn]
-    elif rule == "slot_tables":
-        nr_words = 1 << int(state.knob[Knob.TABLE_SHIFT])
-        for slot in np.flatnonzero(state.swap_slot["is_table"]).tolist():
-            yield table[slot * nr_words : (slot + 1) * nr_words]
-    elif rule == "pool_links":
-        for which in range(Pool.NR):
-            pool = state.pool[which]
-            yield table[pool.first_link : pool.first_link + pool.mark]
-    elif rule == "rb":
-        items = state.pool[Pool.RMAP_ITEM]
-        yield table[: items.mark]
-        yield table[items.capacity : items.capacity + state.pool[Pool.STABLE_NODE].mark]
-    elif rule in _COUNTED:
-        yield table[: state.current[_COUNTED[rule]]]
-    else:
-        assert rule == "scratch", f"table {name}: no rule {rule!r}"
-
-
-_COUNTED: Final = {
-    "marked": Current.NR_MARKED,
-    "violations": Current.NR_VIOLATIONS,
-    "view_changes": Current.NR_VIEW_CHANGES,
-    "late_reads": Current.NR_LATE_READS,
-}
 
 
 def _nr_used(state: State, name: str) -> int:

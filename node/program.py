@@ -9,17 +9,19 @@ a time. ``snapshot NAME`` notes every counter. The commands modelled so far are 
 ``PROCESS`` below; any other is a ``NotModelled`` error that names it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from node import procfs
 from node.counters import Current, Knob, KsmRun, Request
 from node.golden_harness import GoldenHarness
+from node.golden_layout import RecordedStart, buddy_counters
 from node.hw.paging import PagingMode
 from node.joints import exit_mmap
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.kthread import run_kthreads
+from node.phys.compaction import compact_memory
 from node.program_text import Command, ProgramError, Text, commands, read_text
 from node.touch import Fill, access_pages, access_random_pages, become, fill_pages
 from node.vm.fault_kinds import Access
@@ -109,24 +111,39 @@ class PlainDriver:
 
 
 class Program:
-    """A parsed program. Raises ``ProgramError`` if the text is wrong where that shows before it runs."""
+    """A parsed program. Raises ``ProgramError`` if the text is wrong where that shows before it runs.
 
-    def __init__(self, text: str) -> None:
+    With ``in_part``, commands that are not modelled are passed over; ``skipped`` has their verbs.
+    """
+
+    def __init__(self, text: str, *, in_part: bool = False) -> None:
         self.text: Text = read_text(text)
+        self.skipped: list[str] = []
         for command in commands(self.text):
-            table = PROCESS if command.process else CONTROLLER
-            if command.verb not in table:
+            if command.verb in _table(command):
+                continue
+            if not in_part:
                 raise NotModelled(f"line {command.line}: {command.verb!r} is not modelled yet")
+            if command.verb not in self.skipped:
+                self.skipped.append(command.verb)
 
-    def run(self, state: "State", *, as_recorded: bool = False) -> ProgramResult:
+    def run(
+        self, state: "State", *, as_recorded: bool = False, start: RecordedStart | None = None
+    ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
-        ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted.
+        ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted. Its
+        free memory is laid out as ``start`` says, if it is given.
         """
-        run = _Run(state, GoldenHarness(state) if as_recorded else PlainDriver(state))
+        run = _Run(state, GoldenHarness(state, start) if as_recorded else PlainDriver(state))
         for command in commands(self.text):
-            run.do(command)
+            if command.verb in _table(command):
+                run.do(command)
         return run.result
+
+
+def _table(command: Command) -> Container[str]:
+    return PROCESS if command.process else CONTROLLER
 
 
 class _Run:
@@ -161,6 +178,7 @@ class _Run:
     def snapshot(self, name: str) -> None:
         values = {f"vmstat.{key}": value for key, value in procfs.vmstat(self.state).items()}
         values |= {f"ksm.{key}": value for key, value in procfs.ksm(self.state).items()}
+        values |= buddy_counters(self.state)
         for who, process in self.processes.items():
             if not process.alive:
                 continue
@@ -242,6 +260,12 @@ def _ksm_step(run: _Run, command: Command) -> None:
 
 def _sleep(run: _Run, command: Command) -> None:
     run.pass_time(command.parse(command.word(0, "milliseconds")))
+
+
+def _compact(run: _Run, command: Command) -> None:
+    if command.words:
+        raise command.fail("compact takes no arguments")
+    compact_memory(run.state)
 
 
 # --- a process's commands -------------------------------------------------------------------------------
@@ -427,6 +451,7 @@ CONTROLLER: Final[dict[str, Callable[[_Run, Command], None]]] = {
     "ksm_step": _ksm_step,
     "ksm_wait": _sleep,
     "sleep": _sleep,
+    "compact": _compact,
 }
 PROCESS: Final[dict[str, Callable[[_Run, Command, Process], None]]] = {
     "mmap": _mmap,

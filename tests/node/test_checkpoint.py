@@ -9,11 +9,11 @@ import pytest
 import xxhash
 import zstandard
 
-from node import checkpoint
 from node.checkpoint import CheckpointError, digest, restore, snapshot
 from node.counters import Request
 from node.invariants import check
 from node.state import State
+from node.used_parts import used_parts
 from tests.node.busy_machine import BusyMachine
 from tests.node.vm_machine import VmMachine
 
@@ -150,7 +150,7 @@ def test_a_header_that_says_nonsense_is_refused_in_one_line(kept: bytes, change:
 def test_every_rule_of_the_state_is_known_and_reads_tables_that_come_first() -> None:
     state = VmMachine().state
     for name in State.LAYOUT:
-        parts = list(checkpoint.used_parts(state, name))
+        parts = list(used_parts(state, name))
         assert all(np.shares_memory(part, vars(state)[name]) for part in parts if len(part))
     order = list(State.LAYOUT)
     before = ("current", "pool", "pool_link", "page", "pt_word", "mm")

@@ -51,3 +51,20 @@ def test_an_address_beyond_32_bits_is_refused_on_a_32_bit_machine() -> None:
 def test_without_paging_no_place_can_be_chosen() -> None:
     with pytest.raises(ProgramError, match="without paging a mapping lies where its memory is"):
         machine(paging="none").run_program("spawn A\nA: mmap h 1P at=0x2000000\nsnapshot s\n")
+
+
+def test_compact_moves_pages_together() -> None:
+    box = machine()
+    box.run_program(
+        "spawn A\nspawn B\nrepeat 40\n  A: mmap a$i 3P\n  A: write a$i\n  B: mmap b$i 3P\n  B: write b$i\nend\n"
+        "A: exit\ncompact\nsnapshot s\n"
+    )
+    events = box.counters()
+    assert events["pgmigrate_success"] > 0
+    assert events["compact_isolated"] > events["pgmigrate_success"]
+    check(box.state)
+
+
+def test_compact_takes_no_arguments() -> None:
+    with pytest.raises(ProgramError, match="line 1: compact takes no arguments"):
+        machine().run_program("compact now\nsnapshot s\n")
