@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import ksm, translation
+from benchmarks import frames, ksm, slub, translation
 from benchmarks.epochs import epoch_figures
 from benchmarks.measure import TARGET_RATIO, Result, TwinDiffersError, measure
 from benchmarks.program import Figure, program_figures
@@ -24,7 +24,7 @@ from benchmarks.switching import switching_figures
 from benchmarks.traces import trace_figures
 from benchmarks.twin import NoCompilerError, compile_twins
 
-SUITES: Final = (translation, ksm)
+SUITES: Final = (translation, ksm, frames, slub)
 FAILED: Final = 1
 REFUSED: Final = 2
 PER_MILLION: Final = 1e6

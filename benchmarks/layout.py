@@ -9,19 +9,21 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks import kernels
 from node import content, counters
 from node.hw import cache_lines, cost, memory_type, mmu, paging, pte, registers, tlb, walk
+from node.kalloc import kmem_cache, slub_kmalloc, slub_records
 from node.kmap import asid, entry, pti, tlb_flush
 from node.ksm.records import ItemPlace
-from node.phys import buddy, page, pcp, zone
+from node.phys import buddy, fallback, gfp, migrate_type, page, pcp, pcp_batch, zone
 from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
-from node.vm import fault, user_fault
+from node.vm import fault, mmu_gather, user_fault
 from node.vm.fault_kinds import VmFault
 from node.vm.vma import VmFlag
-from shared import constants
+from shared import constants, gfp_flags
 
 C_TYPES: Final = {8: "int64_t", 4: "int32_t", 2: "int16_t", 1: "int8_t"}
 ENUMS: Final[tuple[type[IntEnum], ...]] = (
@@ -43,6 +45,9 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     tlb.TlbArray,
     tlb.TlbRight,
     page.PageFlag,
+    fallback.AllocFlag,
+    gfp_flags.Gfp,
+    migrate_type.MigrateType,
     zone.ZoneId,
     Pool,
     LruList,
@@ -51,6 +56,7 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     ItemPlace,
     Color,
     Tree,
+    slub_records.SlubStat,
 )
 MODULES_OF_CONSTANTS: Final = (
     constants,
@@ -66,10 +72,21 @@ MODULES_OF_CONSTANTS: Final = (
     pti,
     tlb_flush,
     buddy,
+    migrate_type,
+    fallback,
+    gfp,
+    gfp_flags,
+    migrate_type,
     pcp,
+    pcp_batch,
     zone,
     fault,
     user_fault,
+    mmu_gather,
+    kmem_cache,
+    slub_records,
+    slub_kmalloc,
+    kernels,
 )
 _WORD_STARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -77,16 +94,21 @@ _WORD_STARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 def header() -> str:
     """Return the text of layout.h."""
     lines = ["#pragma once", "#include <stdint.h>"]
+    constants_seen = set()
     for module in MODULES_OF_CONSTANTS:
         for name, value in vars(module).items():
             if name.isupper() and isinstance(value, int) and not name.startswith(("_", "INT64")):
                 lines += [f"#undef {name}", f"#define {name} ({_literal(int(value))})"]
+                constants_seen.add(name)
     for enum in ENUMS:
         if enum is IntEnum:
             continue
         prefix = _WORD_STARTS.sub("_", enum.__name__).upper()
+        # GFP_ATOMIC is a combination of bits and, with this prefix, one of them: the constant has the name.
         lines += [
-            f"#define {prefix}_{name} ({_literal(int(member))})" for name, member in enum.__members__.items()
+            f"#define {prefix}_{name} ({_literal(int(member))})"
+            for name, member in enum.__members__.items()
+            if f"{prefix}_{name}" not in constants_seen
         ]
     for table, spec in State.LAYOUT.items():
         if spec.dtype.names:

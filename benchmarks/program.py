@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.warm import find_units, warm_unit
-from shared.constants import KIB
+from shared.constants import GIB, KIB
 
 MAX_COLD_CPU_S: Final = 120.0
 MAX_WARM_S: Final = 0.5
 MEMORY_PAGES: Final = 1 << 18
 MAX_MACHINE_BYTES: Final = 100_000_000
 MAX_BYTES_PER_FRAME: Final = 80
+LARGE_BYTES: Final = 64 * GIB
+SMALL_SHIFT: Final = 7  # 512 MiB: loads the kernels
+MAX_LARGE_BUILD_S: Final = 3.0
+MAX_LARGE_BYTES: Final = 12 * GIB // 10
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -52,6 +56,7 @@ def program_figures() -> list[Figure]:
     cold_cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     memory = json.loads(_python(["-m", "benchmarks.program", "memory"], ""))
     frames = memory["frames"]
+    large = json.loads(_python(["-m", "benchmarks.program", "large"], ""))
     return [
         Figure(f"compiling {warm['units']} units, cold", cold_cpu_s, MAX_COLD_CPU_S, "CPU s"),
         Figure("loading them, warm", warm["seconds"], MAX_WARM_S, "s"),
@@ -59,6 +64,8 @@ def program_figures() -> list[Figure]:
             "a machine's memory", memory["uss"], MAX_MACHINE_BYTES + MAX_BYTES_PER_FRAME * frames, "bytes USS"
         ),
         Figure("of it, for each frame", memory["of_machine"] / frames, MAX_BYTES_PER_FRAME, "bytes"),
+        Figure("building a machine of 64 GiB", large["seconds"], MAX_LARGE_BUILD_S, "s"),
+        Figure("its memory then", large["uss"], MAX_LARGE_BYTES, "bytes USS"),
     ]
 
 
@@ -95,6 +102,17 @@ def memory_of_a_machine() -> dict[str, Any]:
     return {"frames": len(state.page), "uss": after, "of_machine": after - before}
 
 
+def a_large_machine() -> dict[str, Any]:
+    """Build a machine of 64 GiB; return the seconds taken, its kernels being loaded, and the process's USS."""
+    from node.build import build_state
+    from node.spec import MachineSpec
+
+    build_state(MachineSpec(memory_bytes=LARGE_BYTES >> SMALL_SHIFT))
+    begin = time.perf_counter()
+    state = build_state(MachineSpec(memory_bytes=LARGE_BYTES))
+    return {"seconds": time.perf_counter() - begin, "uss": uss_bytes(), "frames": len(state.page)}
+
+
 def uss_bytes() -> int:
     """Return this process's own memory: pages that nobody shares.
 
@@ -105,12 +123,14 @@ def uss_bytes() -> int:
     return sum(int(line.split()[1]) * KIB for line in lines if line.startswith("Private_Dirty"))
 
 
+MEASURED: Final = {"load": load_everything, "memory": memory_of_a_machine, "large": a_large_machine}
+
+
 def main() -> None:
     """Measure one thing and print it as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("load", "memory"))
-    what = parser.parse_args().what
-    print(json.dumps(load_everything() if what == "load" else memory_of_a_machine()))
+    parser.add_argument("what", choices=tuple(MEASURED))
+    print(json.dumps(MEASURED[parser.parse_args().what]()))
 
 
 if __name__ == "__main__":

@@ -121,9 +121,89 @@ static void count_tables(State *s, int64_t mm, int64_t level, int change)
         s->vm_stat[VM_STAT_NR_PAGE_TABLE_PAGES] += change;
 }
 
+/* --- gathering: an unmapping is always under way where tables are freed ------------------------------- */
+
+static void gather_begin(State *s, int64_t mm, int64_t start, int64_t end)
+{
+    s->current[CURRENT_NR_GATHERED] = 0;
+    s->current[CURRENT_NR_GATHER_BATCHES] = 0;
+    s->current[CURRENT_GATHER_LIMIT] = FIRST_BATCH;
+    s->current[CURRENT_GATHER_MM] = mm;
+    s->current[CURRENT_GATHER_START] = start;
+    s->current[CURRENT_GATHER_END] = end;
+}
+
+static void free_batch(State *s, int64_t first, int64_t behind)
+{
+    for (int64_t at = first; at < behind; at++) {
+        int64_t pfn = s->gathered[at];
+        struct page *page = &s->page[pfn];
+        if (page->mapcount == 0 && page->page_flags & PAGE_FLAG_SWAPCACHE)
+            UNREACHED();
+        if (--page->refcount < 0)
+            UNREACHED();
+        if (page->refcount != 0) {
+            s->gathered[at] = NIL;
+            continue;
+        }
+        if (page->mapcount != 0)
+            UNREACHED();
+        if (page->page_flags & PAGE_FLAG_LRU)
+            lru_del(s, pfn);
+    }
+    for (int64_t at = behind - 1; at >= first; at--)
+        if (s->gathered[at] != NIL)
+            free_pages(s, s->gathered[at], 0);
+}
+
+static void free_gathered(State *s)
+{
+    int64_t count = s->current[CURRENT_NR_GATHERED], first = 0;
+    for (int64_t behind = FIRST_BATCH; first < count; behind += BATCH_PAGES) {
+        free_batch(s, first, min64(behind, count));
+        first = behind;
+    }
+    s->current[CURRENT_NR_GATHERED] = 0;
+    s->current[CURRENT_GATHER_LIMIT] = FIRST_BATCH;
+}
+
+__attribute__((noinline)) static void next_batch(State *s)
+{
+    int64_t limit = s->current[CURRENT_GATHER_LIMIT], nr_batches = s->current[CURRENT_NR_GATHER_BATCHES];
+    if (limit == FIRST_BATCH + nr_batches * BATCH_PAGES) {
+        if (nr_batches == MAX_BATCHES) {
+            flush_tlb_range(s, s->current[CURRENT_GATHER_MM], s->current[CURRENT_GATHER_START],
+                            s->current[CURRENT_GATHER_END]);
+            free_gathered(s);
+            return;
+        }
+        s->gather_batch[nr_batches] = (int32_t)alloc_pages(s, 0, GFP_NOWAIT);
+        s->current[CURRENT_NR_GATHER_BATCHES] = nr_batches + 1;
+    }
+    s->current[CURRENT_GATHER_LIMIT] = limit + BATCH_PAGES;
+}
+
+static void gather_page(State *s, int64_t pfn)
+{
+    int64_t count = s->current[CURRENT_NR_GATHERED];
+    s->gathered[count] = (int32_t)pfn;
+    s->current[CURRENT_NR_GATHERED] = count + 1;
+    if (count + 1 == s->current[CURRENT_GATHER_LIMIT])
+        next_batch(s);
+}
+
+static void gather_finish(State *s)
+{
+    free_gathered(s);
+    for (int64_t at = 0; at < s->current[CURRENT_NR_GATHER_BATCHES]; at++)
+        free_pages(s, s->gather_batch[at], 0);
+    s->current[CURRENT_NR_GATHER_BATCHES] = 0;
+    s->current[CURRENT_GATHER_LIMIT] = 0;
+}
+
 static int64_t alloc_table(State *s, int64_t mm, int64_t level)
 {
-    int64_t pfn = alloc_page(s), shift = s->knob[KNOB_TABLE_SHIFT];
+    int64_t pfn = alloc_pages(s, 0, GFP_KERNEL), shift = s->knob[KNOB_TABLE_SHIFT];
     s->page[pfn].page_flags |= PAGE_FLAG_PAGE_TABLE;
     s->page[pfn].content = table_content(s, pfn);
     for (int64_t i = pfn << shift; i < (pfn + 1) << shift; i++)
@@ -198,7 +278,7 @@ static int64_t free_tables_of_level(State *s, int64_t mm, int64_t level)
         int64_t word = s->pt_word[position];
         if (word & PTE_PRESENT && !is_large_leaf(s, level - 1, word)) {
             set_table(s, level - 1, position, 0);
-            free_page(s, pte_pfn(word));
+            gather_page(s, pte_pfn(word));
             count_tables(s, mm, level, -1);
             nr_freed++;
         }
@@ -224,7 +304,7 @@ static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr, int64_t kind
         position = pte_alloc(s, mm, vaddr);
     if (anon_vma_prepare(s, vma) == NIL)
         return VM_FAULT_OOM;
-    int64_t pfn = alloc_page(s);
+    int64_t pfn = alloc_pages(s, 0, GFP_HIGHUSER_MOVABLE);
     struct page *page = &s->page[pfn];
     page->page_flags |= PAGE_FLAG_ANON;
     page->mapping = s->vma[vma].anon_vma;
@@ -294,17 +374,7 @@ static void zap_pte(State *s, int64_t mm, int64_t position)
         UNREACHED();
     if (--page->mapcount == 0)
         s->vm_stat[VM_STAT_NR_ANON_PAGES]--;
-    if (page->mapcount == 0 && page->page_flags & PAGE_FLAG_SWAPCACHE)
-        UNREACHED();
-    if (--page->refcount < 0)
-        UNREACHED();
-    if (page->refcount == 0) {
-        if (page->mapcount != 0)
-            UNREACHED();
-        if (page->page_flags & PAGE_FLAG_LRU)
-            lru_del(s, pfn);
-        free_page(s, pfn);
-    }
+    gather_page(s, pfn);
     if (s->knob[KNOB_IS_HOST])
         UNREACHED();
 }
@@ -313,6 +383,7 @@ static int64_t unmap_area(State *s, int64_t index)
 {
     struct vma *vma = &s->vma[index];
     int64_t mm = vma->mm, start = vma->start, end = vma->end, nr_pages = 0;
+    gather_begin(s, mm, start, end);
     for (int64_t vaddr = start; vaddr < end;) {
         int64_t border = min64(end, (vaddr / HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE);
         int64_t position = pte_position(s, s->mm[mm].pgd_pfn, vaddr);
@@ -336,5 +407,6 @@ static int64_t unmap_area(State *s, int64_t index)
     remove_vma(s, index);
     if (nr_pages || nr_freed)
         flush_tlb_range(s, mm, start, end);
+    gather_finish(s);
     return nr_pages;
 }

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import slub
 from benchmarks.measure import TwinDiffersError, measure
 from benchmarks.translation import suite
 from benchmarks.twin import NoCompilerError, Twins, compile_twins
 from node.state import State
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SMALL = {each.name: each for each in suite(hits=3000, walks=3000, walk_pages=2000, fault_pages=2000)}
+SMALL = {
+    each.name: each
+    for each in (
+        *suite(hits=3000, walks=3000, walk_pages=2000, fault_pages=2000),
+        *slub.suite(pairs=3000, mixed=3000, nr_live=256),
+    )
+}
 
 
 @pytest.fixture(scope="module")
