@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.run import RunRequest, run_scenario
@@ -109,9 +110,94 @@ def test_07_a_virtual_cache_translates_nothing_but_its_misses(tmp_path: Path) ->
     } == {"synonyms": 7}
 
 
+def test_08_zones_are_filled_from_the_highest_down_and_keep_a_reserve(tmp_path: Path) -> None:
+    machines = run("08-zones", tmp_path)
+    pc, greedy, high = machines["pc"], machines["greedy"], machines["high"]
+    managed_dma = 3840
+    reserve = pc["managed_pages"] // 256 - managed_dma // 256
+    assert managed_dma - pc["pgalloc_dma"] >= reserve > managed_dma - greedy["pgalloc_dma"]
+    assert (pc["oom_kill"], greedy["oom_kill"]) == (1, 0)
+    # HIGHMEM goes to the program, NORMAL to its page tables and to what HIGHMEM has not.
+    assert high["pgalloc_high"] > high["pgalloc_normal"] > 0 == high["pgalloc_dma"]
+    movable = machines["movable"]
+    assert movable["pgalloc_movable"] > movable["pgalloc_dma32"] > movable["pgalloc_dma"] > 0
+    assert {name for name, machine in machines.items() if machine["numa_miss"]} == {"numa"}
+
+
+def test_09_blocks_are_split_and_merge_again(tmp_path: Path) -> None:
+    run("09-buddy", tmp_path)
+    proc = pq.read_table(tmp_path / "run" / "proc.parquet").to_pylist()
+    texts = [row["text"] for row in proc if row["file"] == "/proc/buddyinfo"]
+    free = [tuple(map(int, text.splitlines()[1].split()[8:])) for text in texts]
+    assert free == [
+        (2, 2, 2, 1, 1, 3, 14),
+        (1, 2, 2, 1, 1, 3, 14),
+        (2, 1, 2, 1, 1, 3, 14),
+        (3, 1, 2, 1, 1, 3, 14),
+        (2, 2, 2, 1, 1, 3, 14),
+        (1, 1, 1, 0, 0, 2, 15),
+    ]
+
+
+def test_10_long_lists_seldom_need_the_zone(tmp_path: Path) -> None:
+    machines = run("10-per-cpu-lists", tmp_path)
+    blocks = {name: machine["mm_page_alloc_zone_locked"] for name, machine in machines.items()}
+    given_back = {name: machine["mm_page_pcpu_drain"] for name, machine in machines.items()}
+    assert blocks["long"] < blocks["two"] < blocks["short"]
+    assert given_back["long"] == 0 < given_back["two"] < given_back["short"]
+    assert machines["short"]["pcp_pages"] < machines["long"]["pcp_pages"] < machines["two"]["pcp_pages"]
+    assert machines["long"]["pgalloc_dma32"] == machines["short"]["pgalloc_dma32"] > 10 * blocks["long"]
+
+
+def test_13_vmalloc_needs_no_block(tmp_path: Path) -> None:
+    machines = run("13-vmalloc", tmp_path)
+    assert machines["kmalloc"]["nr_free_pages"] > 6000  # half of the memory
+    assert (machines["kmalloc"]["alloc_failures"], machines["vmalloc"]["alloc_failures"]) == (32, 0)
+    assert machines["kmalloc"]["compact_stall"] > 0 == machines["kmalloc"]["compact_success"]
+
+
+def test_12_three_allocators_serve_the_same_trace_by_other_ways(tmp_path: Path) -> None:
+    machines = run("12-allocators", tmp_path)
+    counts = {(machine["alloc_count"], machine["alloc_free_count"]) for machine in machines.values()}
+    assert [sum(pair) for pair in counts] == [400_000]
+    assert {machine["alloc_failures"] for machine in machines.values()} == {0}
+    held = {name: machine["alloc_held_bytes"] for name, machine in machines.items()}
+    assert held["slob"] < min(held["slub"], held["slab"])
+    each = {
+        name: machine["alloc_cycles"] + machine["alloc_free_cycles"] for name, machine in machines.items()
+    }
+    assert max(each["slub"], each["slab"]) < each["slob"]
+    # SLUB alone does most of its work without a lock, and with interrupts on.
+    lockless = {
+        name: machine["alloc_lockless"] + machine["free_lockless"] for name, machine in machines.items()
+    }
+    assert lockless.pop("slub") > 200_000
+    assert set(lockless.values()) == {0}
+    assert machines["slab"]["alloc_path_fast"] > 0.99 * machines["slab"]["alloc_count"]
+    assert machines["slob"]["alloc_path_fast"] == machines["slob"]["free_path_fast"] == 0
+
+
+def test_14_what_a_transfer_costs_the_cpu_depends_on_how_the_bus_is_shared(tmp_path: Path) -> None:
+    machines = run("14-dma", tmp_path)
+    burst, stealing, transparent = (machines[name] for name in ("burst", "stealing", "transparent"))
+    assert {machine["dma_bytes"] for machine in machines.values()} == {20 * 64 * 1024}
+    # The sooner the transfer is over, the longer the CPU stands still at once.
+    assert burst["dma_bus_cycles"] < stealing["dma_bus_cycles"] < transparent["dma_bus_cycles"]
+    assert burst["dma_longest_stop"] > 10_000 * stealing["dma_longest_stop"] > 0
+    assert transparent["dma_longest_stop"] == transparent["dma_stolen_cycles"] == 0
+    assert stealing["dma_stolen_cycles"] > burst["dma_stolen_cycles"] == burst["dma_bus_cycles"]
+    assert burst["stall_ns"] == 0 < stealing["stall_ns"] < transparent["stall_ns"]
+    # Out of reach, everything is copied into reach and back, unless the buffer was made there.
+    bounced = {name: machine["dma_bounced_bytes"] for name, machine in machines.items()}
+    assert bounced.pop("isa") == 2 * 20 * 64 * 1024
+    assert set(bounced.values()) == {0}
+    # Memory to memory: each word twice, but one grant of the bus for both.
+    assert machines["memory"]["dma_bus_cycles"] == 2 * burst["dma_bus_cycles"] - 20 * 4
+
+
 def test_every_scenario_of_the_lecture_is_explained_and_tested() -> None:
     names = [path.stem for path in sorted(LECTURE.glob("*.yaml"))]
-    assert len(names) == 7
+    assert len(names) >= 12
     page = (ROOT / "docs" / "lecture.md").read_text()
     tests = Path(__file__).read_text()
     for name in names:
