@@ -66,7 +66,7 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 kernel-check: install
-	$(BIN)/pagefleet check tests/golden/*.json*
+	$(BIN)/pagefleet check tests/golden/*.json.gz
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

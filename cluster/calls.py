@@ -14,7 +14,7 @@ A server that is somewhere else does nothing and answers ``Lost``, so no order i
 """
 
 import enum
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import msgpack
@@ -51,7 +51,7 @@ class Advance:
     phase: str
     position: int
     orders: list[bytes]  # encoded RunUntil, or one encoded HostPhase
-    sample: bool  # also return the counters
+    sample: bool  # also return the counters, and a look at each member
     snapshot: bool  # also return a snapshot of each member
 
 
@@ -65,6 +65,7 @@ class Advanced:
     snapshots: list[bytes]
     work_ns: int  # real time that it took, and
     snapshot_ns: int  # of it, the snapshots
+    looks: list[bytes] = field(default_factory=list)  # encoded shared.look.Look; b"" for a member without
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """Return what the members are."""
+    """Return what the members are, and a look at each."""
 
     position: int
 
@@ -97,6 +98,7 @@ class Inspected:
     counters: list[dict[str, int]]
     snapshots: list[bytes]
     cpu_ns: int  # CPU time of the server's process
+    looks: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ cell's runners through all its servers, the host's server last.
 
 from dataclasses import dataclass, field
 
-from cluster.checkpoints import CellCheckpoint, Event, Sample
+from cluster.checkpoints import CellCheckpoint, Event, PackedLook, Sample
 from cluster.errors import InputError
 from cluster.plan import Cell, Plan
 
@@ -34,6 +34,8 @@ class CellRun:
     nr_checkpoints: int = 0
     samples: list[Sample] = field(default_factory=list)
     nr_saved_samples: int = 0
+    looks: list[PackedLook] = field(default_factory=list)
+    nr_saved_looks: int = 0
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -57,8 +59,8 @@ def sorted_samples(samples: list[Sample]) -> list[Sample]:
     return sorted(samples, key=lambda sample: sample[:2])
 
 
-def last_samples(run: CellRun, counters: list[dict[str, int]]) -> list[Sample]:
-    """Return a sample at the end of each member that ended between two sampling times."""
+def unsampled_ends(run: CellRun) -> list[tuple[int, int]]:
+    """Return time and number of each member that ended between two sampling times."""
     sampled = {(time, number) for time, number, _ in run.samples}
     ends: dict[int, int] = {}
     for runner, number in enumerate(run.runners):
@@ -66,8 +68,7 @@ def last_samples(run: CellRun, counters: list[dict[str, int]]) -> list[Sample]:
         ends[number] = run.end_ns if run.cell.host is not None or finished_ns is None else finished_ns
     if run.cell.host is not None:
         ends[run.cell.host] = run.end_ns
-    missing = [(time, number) for number, time in ends.items() if (time, number) not in sampled]
-    return [(time, number, counters[number]) for time, number in missing]
+    return [(time, number) for number, time in ends.items() if (time, number) not in sampled]
 
 
 def take_up(run: CellRun, checkpoint: CellCheckpoint, plan: Plan) -> None:
@@ -82,3 +83,5 @@ def take_up(run: CellRun, checkpoint: CellCheckpoint, plan: Plan) -> None:
     run.events = checkpoint.events
     run.samples = checkpoint.samples
     run.nr_saved_samples = len(run.samples)
+    run.looks = checkpoint.looks
+    run.nr_saved_looks = len(run.looks)

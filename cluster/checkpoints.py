@@ -2,21 +2,22 @@
 
 A checkpoint is one cell at one epoch border: the snapshots of its members, the host's answers that have yet
 to reach the guests, and what has been recorded. It becomes valid by one rename, and the one before it is then
-removed. What was sampled since the last checkpoint goes to a file of its own, which stays, so a long
-run does not write its samples over and over:
+removed. What was sampled since the last checkpoint goes to files of their own, which stay, so a long
+run does not write its samples over and over; looks apart from counters, so that who needs one reads but that:
 
     snapshots/cell-0.000050.samples   cell-0.000100.samples   cell-0.000100.checkpoint
+              cell-0.000050.looks     cell-0.000100.looks
 
 A cell is due for a checkpoint every ``checkpoint_every`` of simulated time, and skips it if checkpoints would
 then have taken more than a part of its real time (``is_worth_it``): where 5 simulated seconds pass in half a
 real one, there is little to lose.
 
-Both are ``| magic | hash of the rest | msgpack |``. A file that is cut short or altered is an ``InputError``.
+All are ``| magic | hash of the rest | msgpack |``. A file that is cut short or altered is an ``InputError``.
 """
 
 import hashlib
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ import msgpack
 
 from cluster.errors import InputError, one_line
 
+SNAPSHOTS: Final = "snapshots"  # the folder of a run directory
 MAGIC: Final = b"PFCKPT01"
 _HASH_BYTES: Final = 32
 # Of the real time that a cell's servers work. The target is 5 % of a run, transport included.
@@ -32,6 +34,8 @@ _PERCENT: Final = 100
 
 # (time in ns, member's number, counters)
 Sample = tuple[int, int, dict[str, int]]
+# (time in ns, member's number, encoded shared.look.Look)
+PackedLook = tuple[int, int, bytes]
 # (time in ns, member's number, what happened)
 Event = tuple[int, int, str]
 
@@ -47,6 +51,7 @@ class CellCheckpoint:
     killed: list[int]  # guests' indices
     events: list[Event]
     samples: list[Sample]  # since the checkpoint before; after load(), since the start
+    looks: list[PackedLook] = field(default_factory=list)  # likewise
 
 
 def is_worth_it(work_ns: int, spent_ns: int, nr_taken: int, max_percent: int) -> bool:
@@ -69,7 +74,12 @@ class CheckpointStore:
         """Write a checkpoint and remove the one before."""
         before = self._epochs(cell, "checkpoint")
         write_sealed(self._path(cell, checkpoint.epoch, "samples"), checkpoint.samples)
-        values = [getattr(checkpoint, field.name) for field in fields(checkpoint) if field.name != "samples"]
+        write_sealed(self._path(cell, checkpoint.epoch, "looks"), checkpoint.looks)
+        values = [
+            getattr(checkpoint, each.name)
+            for each in fields(checkpoint)
+            if each.name not in ("samples", "looks")
+        ]
         write_sealed(self._path(cell, checkpoint.epoch, "checkpoint"), values)
         for epoch in before:
             if epoch != checkpoint.epoch:
@@ -87,16 +97,32 @@ class CheckpointStore:
                 rows = read_sealed(self._path(cell, epoch, "samples"))
                 samples.extend((time, member, counters) for time, member, counters in rows)
         try:
-            checkpoint = CellCheckpoint(*[*read_sealed(path), samples])
+            checkpoint = CellCheckpoint(*[*read_sealed(path), samples, self.looks(cell, epochs[-1])])
             checkpoint.events = [(time, member, what) for time, member, what in checkpoint.events]
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: not a checkpoint of this version: {one_line(error)}") from None
         return checkpoint
 
+    def looks(self, cell: int, last: int | None = None) -> list[PackedLook]:
+        """Return the looks at a cell's members up to the checkpoint at epoch ``last``, None for the newest."""
+        until = max(self._epochs(cell, "checkpoint"), default=-1) if last is None else last
+        looks: list[PackedLook] = []
+        for epoch in self._epochs(cell, "looks"):
+            if epoch <= until:
+                rows = read_sealed(self._path(cell, epoch, "looks"))
+                looks.extend((time, member, data) for time, member, data in rows)
+        return looks
+
+    def cells(self) -> list[int]:
+        """Return the cells that have a checkpoint."""
+        found = self.folder.glob("cell-*.checkpoint")
+        return sorted({int(path.name.split(".")[0].removeprefix("cell-")) for path in found})
+
     def clear(self) -> None:
         """Remove all checkpoints: the run is over."""
-        for path in [*self.folder.glob("cell-*.samples"), *self.folder.glob("cell-*.checkpoint")]:
-            path.unlink()
+        for kind in ("samples", "looks", "checkpoint"):
+            for path in self.folder.glob(f"cell-*.{kind}"):
+                path.unlink()
 
     def _path(self, cell: int, epoch: int, kind: str) -> Path:
         return self.folder / f"cell-{cell}.{epoch:06d}.{kind}"

@@ -108,6 +108,18 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/sweep-NAME)")
     sweep.set_defaults(verb=_sweep)
 
+    proc = verbs.add_parser(
+        "proc",
+        help="print a file of /proc of a run's machine",
+        description="Print a file of /proc of a machine of a run, as Linux would.",
+    )
+    proc.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    proc.add_argument("machine", metavar="MACHINE", help="name of a host, a guest or a machine")
+    proc.add_argument("file", metavar="FILE", help="/proc/buddyinfo, /proc/zoneinfo, /proc/meminfo, ...")
+    proc.add_argument("--at", metavar="TIME", help="a sampled time: 20s (default: the last)")
+    proc.add_argument("--json", action="store_true", help="print the result as JSON")
+    proc.set_defaults(verb=_proc)
+
     _add_explain(verbs)
     return parser
 
@@ -155,6 +167,17 @@ def _add_explain(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     )
     _add_settings(translate)
     translate.set_defaults(verb=_explain)
+    memory_map = subjects.add_parser(
+        "memory-map",
+        help="the named pages of a machine with physical addresses",
+        description="Show what each page of memory is for, on a machine whose addresses are physical.",
+    )
+    memory_map.add_argument(
+        "address", metavar="ADDRESS", nargs="?", help="0x..., $... or a decimal number: which page is that?"
+    )
+    memory_map.add_argument("--preset", choices=("apple2",), required=True, help="the machine")
+    memory_map.add_argument("--json", action="store_true", help="print the result as JSON")
+    memory_map.set_defaults(verb=_memory_map)
 
 
 def _add_scenario(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -284,6 +307,18 @@ def _sweep(options: argparse.Namespace) -> int:
     return ExitStatus.FAILED if outcome.nr_failed else ExitStatus.DONE
 
 
+def _proc(options: argparse.Namespace) -> int:
+    from cluster.proc import as_document, read_proc_file
+    from cluster.summary import print_json
+
+    read = read_proc_file(options.run, options.machine, options.file, options.at)
+    if options.json:
+        print_json(as_document(read))
+    else:
+        sys.stdout.write(read.text)
+    return ExitStatus.DONE
+
+
 def _explain(options: argparse.Namespace) -> int:
     from cluster.explain import ExplainRequest, explain_translate
     from cluster.explain_text import print_translation
@@ -308,6 +343,18 @@ def _explain(options: argparse.Namespace) -> int:
         print_json(said)
     else:
         print_translation(said)
+    return ExitStatus.DONE
+
+
+def _memory_map(options: argparse.Namespace) -> int:
+    from cluster.explain_map import explain_memory_map, print_memory_map
+    from cluster.summary import print_json
+
+    said = explain_memory_map(options.preset, options.address)
+    if options.json:
+        print_json(said)
+    else:
+        print_memory_map(said)
     return ExitStatus.DONE
 
 

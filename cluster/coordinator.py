@@ -18,12 +18,12 @@ as it has finished, whatever the others of its server do.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.calls import Advanced, Audited, Inspected, Phase
-from cluster.cell_run import CellRun, last_samples, sorted_samples, take_up
-from cluster.checkpoints import CellCheckpoint, CheckpointStore, Event, Sample, is_worth_it
+from cluster.cell_run import CellRun, sorted_samples, take_up, unsampled_ends
+from cluster.checkpoints import CellCheckpoint, CheckpointStore, Event, PackedLook, Sample, is_worth_it
 from cluster.plan import Plan, Spec
 from cluster.supervision import ServerRecord, Supervisor
 from shared.messages import HostPhase, RunUntil, encode
@@ -53,6 +53,7 @@ class FleetResult:
     samples: list[Sample]  # by time, then member
     events: list[Event]  # by time, then member
     cpu_ns: int  # of the servers' processes
+    looks: list[PackedLook] = field(default_factory=list)  # by member, then time
 
 
 class Coordinator:
@@ -177,6 +178,7 @@ class Coordinator:
             run.reports[runner] = answer.replies[position]
             if answer.counters and not self._rests(run, runner):
                 run.samples.append((end_ns, number, answer.counters[position]))
+                _note_look(run, end_ns, number, answer.looks[position])
             if answer.flags[position] and run.finished_ns[runner] is None:
                 run.finished_ns[runner] = end_ns
                 if runner not in run.killed:
@@ -197,6 +199,7 @@ class Coordinator:
         run.answers = answer.replies
         if answer.counters:
             run.samples.append((end_ns, run.cell.host, answer.counters[0]))
+            _note_look(run, end_ns, run.cell.host, answer.looks[0])
             self._latest[run.cell.host] = answer.counters[0]
         for runner, killed in enumerate(answer.flags):
             if killed and runner not in run.killed:
@@ -251,8 +254,10 @@ class Coordinator:
             killed=sorted(run.killed),
             events=run.events,
             samples=sorted_samples(run.samples[run.nr_saved_samples :]),
+            looks=run.looks[run.nr_saved_looks :],
         )
         run.nr_saved_samples = len(run.samples)
+        run.nr_saved_looks = len(run.looks)
         return checkpoint
 
     def _save(self, run: CellRun, checkpoint: CellCheckpoint) -> None:
@@ -287,6 +292,7 @@ class Coordinator:
             events=[],
             cpu_ns=sum(found.cpu_ns for found in inspected),
         )
+        looks = [b""] * nr_members
         for run in self.cells:
             for offset, members in enumerate(run.servers()):
                 found = inspected[run.first_server + offset]
@@ -294,9 +300,21 @@ class Coordinator:
                     result.digests[number] = found.digests[position]
                     result.counters[number] = found.counters[position]
                     result.snapshots[number] = found.snapshots[position]
+                    looks[number] = found.looks[position]
+            ends = unsampled_ends(run)
             result.samples.extend(run.samples)
-            result.samples.extend(last_samples(run, result.counters))
+            result.samples.extend((time_ns, number, result.counters[number]) for time_ns, number in ends)
+            for time_ns, number in ends:
+                _note_look(run, time_ns, number, looks[number])
+            result.looks.extend(run.looks)
             result.events.extend(run.events)
         result.samples = sorted_samples(result.samples)
+        result.looks.sort(key=lambda look: (look[1], look[0]))
         result.events.sort()
         return result
+
+
+def _note_look(run: CellRun, time_ns: int, number: int, look: bytes) -> None:
+    """Keep a look at a member that has something to show."""
+    if look:
+        run.looks.append((time_ns, number, look))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.allocations import with_allocations
 from cluster.config import Machine, Scenario
 from cluster.errors import InputError, one_line
 from cluster.plan import Plan, make_plan, real_bytes_needed
@@ -83,7 +84,7 @@ def explain_translate(request: ExplainRequest) -> Spec:
     from node.machine import build_machine
 
     try:
-        machine = build_machine(spec)
+        machine = build_machine(with_allocations(spec))
         now_ns = 0
         # In the epochs of the scenario, as run does.
         while now_ns < at_ns and not machine.finished:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
+from cluster.allocations import with_allocations
 from cluster.calls import (
     Advance,
     Advanced,
@@ -72,7 +73,7 @@ class MachineServer:
         build_member = _builder(order.builder)
         for index, spec in enumerate(order.specs):
             self._at_work = spec["id"]
-            member = build_member(spec)
+            member = build_member(with_allocations(spec))
             if order.snapshots:
                 member.restore(order.snapshots[index])
             self.members[spec["id"]] = member
@@ -113,17 +114,22 @@ class MachineServer:
         return Audited(contents)
 
     def inspect(self) -> Inspected:
-        """Return digest, counters and snapshot of each member."""
+        """Return digest, counters, snapshot and look of each member."""
         return Inspected(
             digests=[member.digest() for member in self.members.values()],
             counters=self.counters(),
             snapshots=self.snapshots(),
             cpu_ns=time.process_time_ns(),
+            looks=self.looks(),
         )
 
     def counters(self) -> list[dict[str, int]]:
         """Return each member's counters, cumulative since its start."""
         return [member.counters() for member in self.members.values()]
+
+    def looks(self) -> list[bytes]:
+        """Return a look at each member, b"" for one that has nothing to show."""
+        return [member.look() for member in self.members.values()]
 
     def snapshots(self) -> list[bytes]:
         """Return a snapshot of each member."""
@@ -132,10 +138,11 @@ class MachineServer:
     def _advanced(self, order: Advance, replies: list[bytes], flags: list[bool], begun_ns: int) -> Advanced:
         self.position += 1
         counters = self.counters() if order.sample else []
+        looks = self.looks() if order.sample else []
         run_ns = time.monotonic_ns()
         snapshots = self.snapshots() if order.snapshot else []
         done_ns = time.monotonic_ns()
-        return Advanced(replies, flags, counters, snapshots, done_ns - begun_ns, done_ns - run_ns)
+        return Advanced(replies, flags, counters, snapshots, done_ns - begun_ns, done_ns - run_ns, looks)
 
 
 def _builder(dotted: str) -> Callable[[dict[str, Any]], Member]:

@@ -18,19 +18,24 @@ from and what travels to an actor:
     machine-like  memory_bytes, cpus, vm{}, ksm{}, swap{size_bytes, device} or None, era, hw{tlb{}, cost{},
                   clock_mhz, data_cache{mode, sets, ways, line_bytes}, and what else the scenario says of it by
                   the keys of node/hw/hardware.py:resolve_hw}; device is a preset's name or {latency_ns,
-                  bandwidth_bytes_per_s, queue_depth}
+                  bandwidth_bytes_per_s, queue_depth}; allocator, slob_policy (None: the era's), slab_debug;
+                  numa{nodes, distances}, movablecore_bytes, device_bytes
     host          guests: the specs of its guests, in order
     guest, image  host (its id), guest (its index there), start_offset_ns
     image         image (path), memory_bytes, variant (0: as recorded), presence, replay
     guest,        processes: {workload, memory_bytes, operations, write_percent, cpu, skew_thousandths,
-    machine       mergeable, think_ns}, {trace: path, windows, loops, cpu, huge_pages} or {program: path,
-                  text}; trace_bytes: real memory that its traces take
+    machine       mergeable, think_ns}, {workload: dma, memory_bytes, operations, device (its index in devices),
+                  direction, coherent, cpu, think_ns}, {trace: path, windows, loops, cpu, huge_pages},
+                  {allocations: {pattern, operations, cpus, live, trace_seed} or {path}, loops, think_ns} or
+                  {program: path, text}; devices: the fields of node.spec.DeviceSpec; trace_bytes: real memory
+                  that its traces take
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.allocations import allocations_spec
 from cluster.config import (
     Host,
     ImageGuests,
@@ -39,14 +44,16 @@ from cluster.config import (
     MachineGuests,
     Program,
     Scenario,
-    Swap,
-    SwapDevice,
     Trace,
     Workload,
 )
+from cluster.config_allocations import Allocations
+from cluster.config_computer import Computer, Swap, SwapDevice
+from cluster.config_devices import Device, Transfers
 from cluster.config_hardware import Hardware
 from cluster.errors import InputError, one_line
 from cluster.scenario_file import read_text
+from shared.alloc_traces import AllocTrace, check_cpus, load_alloc_trace
 from shared.constants import PAGE_SIZE
 from shared.images import check_image
 from shared.streams import splitmix64
@@ -62,6 +69,8 @@ MEMBER_BYTES: Final = 100 << 20
 FRAME_BYTES: Final = 80
 MERGEABLE_PAGE_BYTES: Final = 64
 TRACE_RUN_BYTES: Final = 8
+ALLOC_EVENT_BYTES: Final = 20
+ALLOC_OBJECT_BYTES: Final = 16
 _VARIANT_SHIFT: Final = 1  # a variant is a non-negative int64
 
 
@@ -122,7 +131,8 @@ def real_bytes_needed(plan: Plan) -> int:
     """Estimate the real memory that the fleet takes, from the budget of each kind of member."""
     total = 0
     for spec in plan.specs:
-        total += MEMBER_BYTES + spec["memory_bytes"] // PAGE_SIZE * FRAME_BYTES + spec.get("trace_bytes", 0)
+        nr_frames = (spec["memory_bytes"] + spec.get("device_bytes", 0)) // PAGE_SIZE
+        total += MEMBER_BYTES + nr_frames * FRAME_BYTES + spec.get("trace_bytes", 0)
         for guest in spec.get("guests", ()):
             total += guest["memory_bytes"] // PAGE_SIZE * MERGEABLE_PAGE_BYTES
     return total
@@ -138,6 +148,7 @@ class _Planner:
         self.cells: list[Cell] = []
         self._image_pages: dict[Path, int] = {}
         self._trace_runs: dict[Path, list[int]] = {}  # of each window
+        self._alloc_traces: dict[Path, AllocTrace] = {}
         self._taken: set[str] = set()
 
     def add_host(self, host: Host, place: str) -> None:
@@ -210,23 +221,34 @@ class _Planner:
                 processes.append(self._program(process, f"{at}.program"))
             elif isinstance(process, Trace):
                 processes.append(self._trace(process, f"{at}.trace"))
+            elif isinstance(process, Allocations):
+                processes.append(self._allocations(process, body.cpus, f"{at}.allocations"))
+            elif isinstance(process, Transfers):
+                processes.append(_transfers(process, body.devices))
             else:
                 processes.append(_workload(process))
         return {
             "memory_bytes": body.memory,
             "cpus": body.cpus,
             **self._kernel(body),
+            "devices": [device.spec() for device in body.devices],
             "processes": processes,
-            "trace_bytes": self._trace_bytes(processes),
+            "trace_bytes": self._trace_bytes(processes) + self._allocations_bytes(processes),
         }
 
-    def _kernel(self, body: Host | MachineBody) -> Spec:
+    def _kernel(self, body: Computer) -> Spec:
         return {
             "vm": body.vm.model_dump(),
+            "numa": body.numa.spec(),
+            "movablecore_bytes": body.movablecore,
+            "device_bytes": body.device_memory,
             "ksm": body.ksm.model_dump(),
             "swap": _swap(body.swap),
             "hw": _hardware(body.hw),
             "era": body.era or self.scenario.era,
+            "allocator": body.allocator,
+            "slob_policy": body.slob_policy,
+            "slab_debug": body.slab_debug,
         }
 
     def _program(self, process: Program, place: str) -> Spec:
@@ -258,6 +280,32 @@ class _Planner:
             self._trace_runs[Path(path)][window] for path, *windows in replayed for window in windows
         )
 
+    def _allocations(self, process: Allocations, nr_cpus: int, place: str) -> Spec:
+        if process.is_generated:
+            return allocations_spec(process, None)
+        path = self._find(process.allocations, TRACES, place)
+        try:
+            if path not in self._alloc_traces:
+                self._alloc_traces[path] = load_alloc_trace(path)
+            check_cpus(str(path), self._alloc_traces[path], nr_cpus)
+        except ValueError as error:
+            raise InputError(f"{self.file}: {place}: {one_line(error)}") from None
+        return allocations_spec(process, path)
+
+    def _allocations_bytes(self, processes: list[Spec]) -> int:
+        """Return what the events and objects of a machine's allocation traces take."""
+        total = 0
+        for spec in processes:
+            source = spec.get("allocations")
+            if source is None:
+                continue
+            recorded = self._alloc_traces[Path(source["path"])] if "path" in source else None
+            # Each object of a generated trace has one event at least.
+            nr_events = source["operations"] if recorded is None else recorded.nr_events
+            nr_objects = source["operations"] if recorded is None else recorded.nr_allocations
+            total += ALLOC_EVENT_BYTES * nr_events + ALLOC_OBJECT_BYTES * nr_objects
+        return total
+
     def _image(self, entry: ImageGuests, copy: int, place: str) -> Spec:
         path = self._find_image(entry.image, f"{place}.image")
         variant = 0
@@ -282,7 +330,7 @@ class _Planner:
 
     def _find(self, name: str, folder: Path, place: str) -> Path:
         """Return the recording that a scenario calls ``name``: beside itself, or one of the project's."""
-        file_name = name if name.endswith(".npz") else f"{name}.npz"
+        file_name = name if name.endswith((".npz", ".csv")) else f"{name}.npz"
         tried = [self.file.resolve().parent / file_name, folder / file_name]
         path = next((candidate for candidate in tried if candidate.is_file()), None)
         if path is None:
@@ -319,6 +367,19 @@ def _hardware(hw: Hardware) -> Spec:
             "line_bytes": cache.line_bytes,
         }
     return spec
+
+
+def _transfers(process: Transfers, devices: tuple[Device, ...]) -> Spec:
+    return {
+        "workload": process.workload,
+        "memory_bytes": process.memory,
+        "operations": process.operations,
+        "device": [device.name for device in devices].index(process.device),
+        "direction": process.direction,
+        "coherent": process.buffer == "coherent",
+        "cpu": process.cpu,
+        "think_ns": process.think_ns,
+    }
 
 
 def _workload(process: Workload) -> Spec:

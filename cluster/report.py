@@ -4,6 +4,7 @@
     with --compare: differences and overlaid curves
     each host: its memory, KSM, swap, what was merged, and a small chart a guest
     each plain machine: its memory, translations, faults
+    each of both: a picture of its physical memory at every sampled time
     settings, versions, digest
 
 What stands where is here; ``report_data`` reads, ``report_figures`` computes, ``report_words`` says it,
@@ -22,6 +23,7 @@ from cluster.report_compare import difference_table, overlay_charts, setting_tab
 from cluster.report_data import RunData, read_run
 from cluster.report_figures import figures_of, guest_figures
 from cluster.report_machine_charts import machine_charts
+from cluster.report_memory import add_memory_picture
 from cluster.report_numbers import as_size, as_time
 from cluster.report_page import (
     Page,
@@ -150,6 +152,7 @@ def _add_host(page: Page, run: RunData, host: str) -> None:
         page.add(paragraph("There are no samples of this host."))
         return
     page.add_charts(charts)
+    add_memory_picture(page, run, host)
     history = run.history(host)
     if history.last("ksm.pages_shared") and not history.family(CLASS_PREFIX):
         page.add(paragraph("What the merged pages were to their guests was not recorded in this run."))
@@ -206,8 +209,9 @@ def _add_machines(page: Page, run: RunData) -> None:
         charts = machine_charts(run, machine)
         page.add(heading(machine, "" if charts else "There are no samples of this machine."))
         page.add_charts(charts)
+        add_memory_picture(page, run, machine)
     if len(machines) > MAX_MACHINES:
-        page.add(paragraph(f"Charts of the first {MAX_MACHINES} machines only."))
+        page.add(paragraph(f"Charts and pictures of the first {MAX_MACHINES} machines only."))
 
 
 def _machine_table(run: RunData, machines: list[str]) -> Table:

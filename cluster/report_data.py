@@ -2,6 +2,7 @@
 
     metrics.parquet      time, machine, counter, value --> a History a machine: times[n], counter -> values[n]
     snapshots/*.samples  of a run without end: the samples up to its last checkpoint, in the same form
+    memory.parquet       pictures of memory, read for the members that are drawn
 
 Everything the report says is computed from these samples and the manifest, so it holds for a run that was
 interrupted as far as that run came. Nothing is estimated between samples.
@@ -16,10 +17,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from cluster.checkpoints import CheckpointStore
+from cluster.checkpoints import SNAPSHOTS, CheckpointStore
 from cluster.errors import InputError, one_line
-from cluster.results import EVENTS, MANIFEST, METRICS, SNAPSHOTS, read_manifest
+from cluster.looks import read_pictures
+from cluster.results import EVENTS, MANIFEST, METRICS, read_manifest
 from shared.constants import NS_PER_S
+from shared.look import MemoryPicture
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -108,6 +111,10 @@ class RunData:
         """Return the names of the members of a kind."""
         return [member["name"] for member in self.members if member["kind"] == kind]
 
+    def pictures(self, member: str) -> dict[int, MemoryPicture]:
+        """Read the pictures of a member's memory, by time in ns. Raises ``InputError`` if they are damaged."""
+        return read_pictures(self.path, [each["name"] for each in self.members], member)
+
     def guests_of(self, host: str) -> list[str]:
         """Return the names of a host's guests, by their index there."""
         return [member["name"] for member in self.members if member["host"] == host]
@@ -170,10 +177,9 @@ def _read_events(path: Path) -> list[Event]:
 
 def _read_checkpoints(folder: Path, names: list[str]) -> tuple[dict[str, History], list[Event]]:
     store = CheckpointStore(folder)
-    cells = {int(path.name.split(".")[0].removeprefix("cell-")) for path in folder.glob("cell-*.checkpoint")}
     rows: dict[str, list[Row]] = {}
     events = []
-    for cell in sorted(cells):
+    for cell in store.cells():
         checkpoint = store.load(cell)
         if checkpoint is None:  # the run is alive, and has just ended
             continue

@@ -1,9 +1,10 @@
-"""The charts of a plain machine: its memory, where translations came from, faults, waiting, KSM, swap."""
+"""The charts of a plain machine: its memory, where translations came from, faults, waiting, allocations, KSM, swap."""
 
 from typing import Final
 
 import numpy as np
 
+from cluster.report_alloc_charts import alloc_charts
 from cluster.report_chart import (
     MAX_POINTS,
     Axis,
@@ -35,6 +36,7 @@ def machine_charts(run: RunData, machine: str) -> list[Chart]:
         *_translations(history, axis),
         _faults(history, axis),
         *_waiting(history, axis),
+        *alloc_charts(history, axis),
         *ksm_charts(history, axis),
         *swap_charts(history, axis),
     ]

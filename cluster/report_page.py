@@ -9,7 +9,7 @@ meant. All text passes ``text``; figures are JSON in which no tag can close.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from cluster.report_numbers import SPACE
 _HERE: Final = Path(__file__).resolve().parent
 _STYLE: Final = _HERE / "report.css"
 _SCRIPT: Final = _HERE / "report.js"
+_MEMORY_SCRIPT: Final = _HERE / "report_memory.js"
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
@@ -53,6 +54,7 @@ class Page:
         self.title = title
         self._pieces: list[str] = []
         self._figures: dict[str, object] = {}
+        self._pictures: dict[str, object] = {}
 
     def add(self, *pieces: str) -> None:
         """Add pieces of HTML."""
@@ -62,6 +64,12 @@ class Page:
         """Add charts side by side, as many in a row as there is room for."""
         cards = "\n".join(self._card(chart, small=small) for chart in charts)
         self.add(f'<div class="grid{" small" if small else ""}">\n{cards}\n</div>')
+
+    def add_picture(self, make_html: Callable[[str], str], data: object) -> None:
+        """Add what ``make_html`` makes of the name under which report_memory.js finds ``data``."""
+        name = f"picture-{len(self._pictures)}"
+        self._pictures[name] = data
+        self.add(make_html(name))
 
     def _card(self, chart: Chart, *, small: bool) -> str:
         name = f"chart-{len(self._figures)}"
@@ -80,16 +88,24 @@ class Page:
         """Return the whole page."""
         from plotly.offline import get_plotlyjs
 
-        figures = json.dumps(self._figures, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
         head = _HEAD.format(policy=_POLICY, title=text(self.title), style=_STYLE.read_text(encoding="utf-8"))
         scripts = [
-            f'<script type="application/json" id="figures">{figures}</script>',
+            _data("figures", self._figures),
             f"<script>{get_plotlyjs()}</script>",
             f"<script>\n{_SCRIPT.read_text(encoding='utf-8')}</script>",
         ]
         if not self._figures:
             scripts = []
+        if self._pictures:
+            drawing = f"<script>\n{_MEMORY_SCRIPT.read_text(encoding='utf-8')}</script>"
+            scripts += [_data("pictures", self._pictures), drawing]
         return head + "\n".join([*self._pieces, *scripts, "</body>", "</html>", ""])
+
+
+def _data(name: str, content: object) -> str:
+    """Return a script element that holds data."""
+    packed = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{packed}</script>'
 
 
 def heading(title: str, note: str = "") -> str:

@@ -3,6 +3,8 @@
     runs/consolidation-1-001/
         manifest.json     what ran, with which versions, how it ended, and its digest
         metrics.parquet   time_ns, machine, counter, value: every counter at every sampling time
+        proc.parquet      the files of /proc at those times, and
+        memory.parquet    pictures of physical memory (cluster/looks.py)
         events.jsonl      one event a line: a guest finished, a guest was killed
         summary.json      the answer in figures
         snapshots/        the members' last states; while the run goes, its checkpoints
@@ -26,9 +28,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.checkpoints import CheckpointStore, write_atomically
+from cluster.checkpoints import SNAPSHOTS, CheckpointStore, write_atomically
 from cluster.coordinator import FleetResult
 from cluster.errors import InputError, one_line
+from cluster.looks import write_looks
 from cluster.plan import Plan
 
 FORMAT: Final = 1
@@ -36,7 +39,6 @@ MANIFEST: Final = "manifest.json"
 METRICS: Final = "metrics.parquet"
 EVENTS: Final = "events.jsonl"
 SUMMARY: Final = "summary.json"
-SNAPSHOTS: Final = "snapshots"
 INTERRUPTED: Final = "interrupted"
 FINISHED: Final = "finished"
 FAILED: Final = "failed"
@@ -123,6 +125,7 @@ class RunDirectory:
         for name, snapshot in zip(names, result.snapshots, strict=True):
             write_atomically(self.path / SNAPSHOTS / f"{name}.snapshot", snapshot)
         _write_metrics(self.path / METRICS, names, result)
+        write_looks(self.path, names, result.looks)
         write_atomically(self.path / EVENTS, "".join(_event_lines(names, result)).encode())
         _write_json(self.path / SUMMARY, summary)
         self.write_manifest(

@@ -23,7 +23,7 @@ from shared.units import format_duration, format_size
 
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 1_000_000
-_UNION_TAGS: Final = {"image", "machine", "workload", "program", "trace", "preset", "mapping"}
+_UNION_TAGS: Final = {"image", "machine", "workload", "dma", "program", "trace", "preset", "mapping"}
 
 
 class _Loader(yaml.SafeLoader):

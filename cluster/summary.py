@@ -36,6 +36,22 @@ _KSM: Final = (
 )
 _MEMORY: Final = ("managed_pages", "nr_free_pages", "nr_anon_pages", "nr_swap_used")
 _FAULTS: Final = ("pgfault", "pgmajfault", "pswpin", "pswpout", "oom_kill")
+_FRAMES: Final = (
+    *(f"pgalloc_{zone}" for zone in ("dma", "dma32", "normal", "high", "movable")),
+    "pgfree",
+    "alloc_failed",
+    "mm_page_alloc_extfrag",
+    "mm_page_alloc_zone_locked",
+    "mm_page_pcpu_drain",
+    "pcp_pages",
+    "numa_hit",
+    "numa_miss",
+    "compact_stall",
+    "compact_success",
+    "compact_fail",
+    "compact_daemon_wake",
+    "pgmigrate_success",
+)
 _TRANSLATION: Final = (
     "memory_access",
     "tlb_l1_hit",
@@ -64,6 +80,33 @@ _DATA_CACHE: Final = (
     "dcache_invalidation",
 )
 
+_DEVICES: Final = (
+    "dma_transfers",
+    "dma_segments",
+    "dma_bytes",
+    "dma_bounced_bytes",
+    "dma_errors",
+    "dma_bus_cycles",
+    "dma_stolen_cycles",
+    "dma_longest_stop",
+)
+_WAYS: Final = ("fast", "own", "shared", "grow")
+_ALLOCATIONS: Final = (
+    "alloc_count",
+    "alloc_free_count",
+    "alloc_failures",
+    "alloc_asked_bytes",
+    "alloc_taken_bytes",
+    "alloc_held_bytes",
+    "alloc_cycles",
+    "alloc_free_cycles",
+    *(f"alloc_path_{way}" for way in _WAYS),
+    *(f"free_path_{way}" for way in _WAYS[:-1]),
+    "alloc_lockless",
+    "free_lockless",
+    "unusable_order_9",
+)
+
 
 def summarize(plan: Plan, result: FleetResult) -> dict[str, Any]:
     """Return the figures of a run: hosts with their guests, and plain machines. Holds no time of day."""
@@ -72,7 +115,9 @@ def summarize(plan: Plan, result: FleetResult) -> dict[str, Any]:
         if spec["kind"] == "host":
             hosts.append(_host(spec, counters, result))
         elif spec["kind"] == "machine":
-            named = _MEMORY + _FAULTS + _TRANSLATION + _DATA_CACHE
+            devices = _DEVICES if spec.get("devices") else ()
+            named = _MEMORY + _FAULTS + _FRAMES + _TRANSLATION + _DATA_CACHE + devices
+            named += _ALLOCATIONS if "alloc_count" in counters else ()
             machines.append({"name": spec["id"], **_pick(counters, named), **_time(counters)})
     return {"simulated_ns": result.end_ns, "hosts": hosts, "machines": machines}
 
@@ -167,6 +212,12 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
         tables.append(("Address translation", _translation_rows(summary["machines"])))
         if any(machine["dcache_hit"] + machine["dcache_miss"] for machine in summary["machines"]):
             tables.append(("Data caches", _data_cache_rows(summary["machines"])))
+        with_devices = [machine for machine in summary["machines"] if "dma_transfers" in machine]
+        if with_devices:
+            tables.append(("Devices", _device_rows(with_devices)))
+        with_traces = [machine for machine in summary["machines"] if "alloc_count" in machine]
+        if with_traces:
+            tables.append(("Allocations of the kernel", _allocation_rows(with_traces)))
     return tables
 
 
@@ -256,6 +307,44 @@ def _translation_rows(machines: list[dict[str, Any]]) -> Rows:
 def _data_cache_rows(machines: list[dict[str, Any]]) -> Rows:
     rows = [["machine", "hits", "misses", "of them synonyms", "write-backs", "lines invalidated"]]
     return rows + [[machine["name"], *[f"{machine[key]:,}" for key in _DATA_CACHE]] for machine in machines]
+
+
+def _device_rows(machines: list[dict[str, Any]]) -> Rows:
+    rows = [
+        [
+            "machine",
+            "transfers",
+            "segments",
+            "bytes",
+            "bounced",
+            "errors",
+            "bus cycles",
+            "stolen",
+            "longest stop",
+            "waited",
+        ]
+    ]
+    for machine in machines:
+        counted = [f"{machine[key]:,}" for key in _DEVICES]
+        rows.append([machine["name"], *counted, format_duration(machine["stall_ns"])])
+    return rows
+
+
+def _allocation_rows(machines: list[dict[str, Any]]) -> Rows:
+    rows = [["machine", "allocated", "freed", "failed", "asked for", "held", "cycles each", *_WAYS]]
+    for machine in machines:
+        nr_operations = max(machine["alloc_count"] + machine["alloc_free_count"], 1)
+        ways = [machine[f"alloc_path_{way}"] + machine.get(f"free_path_{way}", 0) for way in _WAYS]
+        rows.append(
+            [
+                machine["name"],
+                *[f"{machine[key]:,}" for key in ("alloc_count", "alloc_free_count", "alloc_failures")],
+                *[format_size(machine[key]) for key in ("alloc_asked_bytes", "alloc_held_bytes")],
+                f"{(machine['alloc_cycles'] + machine['alloc_free_cycles']) // nr_operations:,}",
+                *[f"{count:,}" for count in ways],
+            ]
+        )
+    return rows
 
 
 def format_pages(pages: int) -> str:

@@ -83,7 +83,7 @@ def note_answer(record: ServerRecord, call: Advance, answer: Advanced) -> None:
 
 
 def answer_hash(answer: Advanced) -> bytes:
-    """Hash what an answer tells the rest of the fleet; counters and snapshots are asked for or not."""
+    """Hash what an answer tells the rest of the fleet; counters, looks and snapshots are asked for or not."""
     said = Advanced(answer.replies, answer.flags, counters=[], snapshots=[], work_ns=0, snapshot_ns=0)
     return hashlib.blake2b(pack(said), digest_size=_HASH_BYTES).digest()
 

@@ -30,6 +30,7 @@ PATTERN_SAME: Final = 0x53  # kind numbers of generated patterns, mixed into the
 PATTERN_UNIQUE: Final = 0x55
 PATTERN_HALF: Final = 0x48
 PATTERN_TEXT: Final = 0x54
+PATTERN_DEVICE: Final = 0x44  # what a device wrote
 PATTERN_TABLE: Final = 0x50  # page tables
 
 

@@ -8,22 +8,25 @@ This is the one module of ``node`` that others import; everything behind it work
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from node import checkpoint, procfs
+from node.alloc_counters import alloc_counters
 from node.build import build_state
 from node.counters import Current, HwEvent, KsmRun
+from node.dma_setup import device_counters
 from node.ksm.ksmd import ksm_set_run
-from node.phys.zone import NR_ZONES
+from node.phys.memory_picture import draw_memory
+from node.proc.files import proc_text, proc_texts
+from node.proc.zones import populated_zones
 from node.program import Program, ProgramResult
 from node.sched import run_until
 from node.spec import MachineSpec
 from node.workloads import start_works
 from shared.constants import PS_PER_NS
+from shared.look import Look, PicturedZone, encode_look
 from shared.member import Member
 from shared.messages import GuestReport, HostPhase, RunUntil, encode
-
-PROC_FILES: Final = {"/proc/buddyinfo": procfs.buddyinfo}
 
 
 class Machine:
@@ -74,7 +77,10 @@ class Machine:
         for event in HwEvent:
             if event is not HwEvent.NR:
                 values[event.name.lower()] = int(state.hw_event[event])
-        values["managed_pages"] = sum(state.zone[zone].managed for zone in range(NR_ZONES))
+        values |= device_counters(state, self.spec)
+        values |= alloc_counters(state, self.spec.clock_ghz)
+        values["managed_pages"] = sum(state.zone[zone].managed for zone in range(len(state.zone)))
+        values["pcp_pages"] = int(state.pcp["count"].sum())
         values["operations"] = int(state.work["counter"].sum())
         values["run_ns"] = int((state.cpu["clock_ps"] - state.cpu["stall_ps"]).sum()) // PS_PER_NS
         values["stall_ns"] = int(state.cpu["stall_ps"].sum()) // PS_PER_NS
@@ -82,7 +88,16 @@ class Machine:
 
     def proc(self, path: str) -> str:
         """Return the text of a file of /proc as Linux prints it. Raises KeyError for one that is not modelled."""
-        return PROC_FILES[path](self.state)
+        return proc_text(self.state, path)
+
+    def look(self) -> bytes:
+        """Return all files of /proc and a picture of the memory, encoded."""
+        state = self.state
+        zones = [
+            PicturedZone(zone.node, zone.name, zone.start_pfn, zone.end_pfn)
+            for zone in populated_zones(state)
+        ]
+        return encode_look(Look(proc_texts(state), draw_memory(state, zones)))
 
     def digest(self) -> str:
         """Return a hash of the whole state."""

@@ -40,7 +40,8 @@ class Pool(IntEnum):
     ANON_VMA_CHAIN = 3
     RMAP_ITEM = 4
     STABLE_NODE = 5
-    NR = 6
+    VMAP_AREA = 6
+    NR = 7
 
 
 @kernel

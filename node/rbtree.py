@@ -8,7 +8,7 @@ r"""Red-black trees over one table of nodes, for every ordered set that a kernel
                            calls ``rb_insert_color``
 
 ``state.rb_root[tree]`` is the root or NIL. Several trees share the table as long as their nodes do not:
-rmap_items are nodes 0.., stable nodes follow behind all of them.
+rmap_items are nodes 0.., stable nodes follow behind all of them, and the areas of vmalloc behind those.
 
 Source: Cormen et al., Introduction to Algorithms, chapter 13; Linux lib/rbtree.c has the same interface.
 """
@@ -44,7 +44,10 @@ class Tree(IntEnum):
 
     STABLE = 0
     UNSTABLE = 1
-    NR = 2
+    FREE_VMAP = 2
+    BUSY_VMAP = 3
+    LAZY_VMAP = 4
+    NR = 5
 
 
 class Color(IntEnum):

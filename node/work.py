@@ -4,7 +4,9 @@
     uniform      every page as likely
     zipf         the page of rank r with weight r**-exponent
     syscall      as sequential, and before each access a system call that does nothing
+    dma          no accesses: transfers between a device and memory (node/dma_work.py)
     trace        what a real program did (node/trace.py)
+    allocations  what the kernel allocates and frees, for no process (node/alloc_trace.py)
 
 Operation n of a workload is a function of its seed and n: one splitmix64 word says which page, whether it is
 written, and what. So a workload's whole state is its counter. What is written depends on seed and n too, so
@@ -32,7 +34,7 @@ import numpy as np
 
 from node.content import write_word
 from node.counters import Current, Knob
-from node.joints import exit_mmap, system_call
+from node.joints import dma_step, exit_mmap, run_allocations, system_call
 from node.kthread import Kthread
 from node.trace import replay_run
 from node.vm.access import touch
@@ -48,19 +50,22 @@ if TYPE_CHECKING:
 WORK = np.dtype(
     [
         ("seed", np.int64),  # of its stream of random numbers
-        ("counter", np.int64),  # operations done; of a trace its accesses
+        ("counter", np.int64),  # operations done; of a trace its accesses or allocations and frees
         ("operations", np.int64),  # to do; 0: without end
         ("vaddr", np.int64),  # of its memory
         ("nr_pages", np.int64),
         ("zipf_base", np.int64),
         ("think_ps", np.int64),  # CPU time of its own after each operation
-        ("first_run", np.int32),  # of its trace in state.trace_run
+        ("horizon", np.int64),  # of an allocation trace: how far it may go before it looks at the others
+        ("lap_begin", np.int64),  # position at which its present time through the trace began
+        ("lap_events", np.int64),  # of the whole trace, on all CPUs
+        ("first_run", np.int32),  # of its trace in state.trace_run, or of its events in state.alloc_event
         ("nr_runs", np.int32),
         ("run", np.int32),  # the next, from 0
-        ("first_page", np.int32),  # of its trace in state.trace_page
+        ("first_page", np.int32),  # of its trace in state.trace_page, or of its objects in state.alloc_object
         ("write_percent", np.int32),
         ("kind", np.int32),
-        ("mm", np.int32),
+        ("mm", np.int32),  # 0: the kernel's own work
         ("cpu", np.int32),
     ],
     align=True,
@@ -76,7 +81,9 @@ class WorkKind(IntEnum):
     ZIPF = 3
     TRACE = 4  # recorded: node/trace.py
     SYSCALL = 5
-    ENDED = 6  # the kernel ended the process: an access that it could not serve
+    DMA = 6
+    ALLOCATIONS = 7  # of an allocation trace
+    ENDED = 8  # the kernel ended the process: an access that it could not serve
 
 
 PERCENT: Final = 100
@@ -204,6 +211,9 @@ def _touch_one(state: "State", index: int) -> int:
 def _operate(state: "State", index: int) -> None:
     """Do the workload's next operation, or end its process if the kernel cannot serve it."""
     work = state.work[index]
+    if work.kind == WorkKind.DMA:
+        dma_step(state, index)
+        return
     if work.kind == WorkKind.SYSCALL:
         system_call(state, 1)
     pfn = replay_run(state, index) if work.kind == WorkKind.TRACE else _touch_one(state, index)
@@ -220,7 +230,9 @@ def _operate(state: "State", index: int) -> None:
 def is_runnable(state: "State", index: int) -> int:
     """Return whether the workload has operations left and a process to do them."""
     work = state.work[index]
-    if not WorkKind.NONE < work.kind < WorkKind.ENDED or not state.mm[work.mm].alive:
+    if not WorkKind.NONE < work.kind < WorkKind.ENDED:
+        return 0
+    if work.mm and not state.mm[work.mm].alive:
         return 0
     return 1 if work.operations == 0 or work.counter < work.operations else 0
 
@@ -231,6 +243,9 @@ def run_work(state: "State", index: int, limit_ps: int) -> None:
 
     kswapd counts because an allocation may wake it at any time; ksmd's time is part of the limit.
     """
+    if state.work[index].kind == WorkKind.ALLOCATIONS:
+        run_allocations(state, index, limit_ps)
+        return
     quantum_ps = state.knob[Knob.QUANTUM_PS]
     kswapd = state.kthread[Kthread.KSWAPD]
     while state.current[Current.CLOCK_PS] < limit_ps and is_runnable(state, index):

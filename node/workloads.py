@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Final
 
+from node.alloc_traces import start_alloc_traces
 from node.counters import Current
+from node.dma_setup import DMA, start_transfers
 from node.program import Program
 from node.program_text import ProgramError
 from node.spec import MachineSpec, WorkSpec
@@ -22,6 +24,7 @@ KINDS: Final = {
     "uniform": WorkKind.UNIFORM,
     "zipf": WorkKind.ZIPF,
     "syscall": WorkKind.SYSCALL,
+    DMA: WorkKind.DMA,
 }
 THOUSANDTHS: Final = 1000
 
@@ -33,10 +36,14 @@ def start_works(state: "State", spec: MachineSpec) -> None:
     """
     traces = trace_places(spec.works)
     fill_traces(state, traces)
+    start_alloc_traces(state, spec.works)
     zipf_base = 0
+    dma_frame = 0
     for index, (work, trace) in enumerate(zip(spec.works, traces, strict=True)):
         if work.program:
             _run_program(state, work)
+            continue
+        if work.allocations is not None:
             continue
         state.current[Current.CPU] = work.cpu
         mm_index = new_mm(state)
@@ -48,6 +55,9 @@ def start_works(state: "State", spec: MachineSpec) -> None:
         record.seed = to_signed(seed)
         if trace is not None:
             start_trace(state, index, work, trace)
+            continue
+        if work.workload == DMA:
+            dma_frame = start_transfers(state, index, work, dma_frame)
             continue
         vma_index = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
         if vma_index == NIL:

@@ -33,6 +33,12 @@ class Member(Protocol):
     def counters(self) -> dict[str, int]:
         """Return events and levels by Linux's names, cumulative since the start."""
 
+    def look(self) -> bytes:
+        """Return what ``shared.look.encode_look`` makes of the files of /proc and a picture of the memory.
+
+        b"" for a member that has neither.
+        """
+
     def audit(self, contents: Sequence[bytes]) -> bytes:
         """Check at a border all that must hold of the state; return each frame's content id (i8), by gfn.
 

@@ -52,6 +52,7 @@ class Purpose(IntEnum):
     DEVICE = 7  # service times of disks
     PLACEMENT = 8  # the coordinator's choices
     TEST = 9  # tests and benchmarks
+    ALLOCATION = 10  # who allocates what in a generated allocation trace
 
 
 def stream_key(seed: int, machine: int, purpose: Purpose) -> tuple[int, int]:

@@ -118,6 +118,10 @@ class GuestMachine:
         contents[np.asarray(self.state.ept_marked)[: self.state.current[Current.NR_MARKED]]] = 0
         return contents
 
+    def look(self) -> bytes:
+        """Return the machine's files of /proc and a picture of its memory, encoded."""
+        return self.machine.look()
+
     def audit(self, contents: Sequence[bytes]) -> bytes:
         """Check the machine's invariants; return ``contents()`` as bytes."""
         self.machine.audit(contents)

@@ -106,6 +106,10 @@ class ImageGuest:
             "ept_violation": var[Replay.EPT_VIOLATIONS],
         }
 
+    def look(self) -> bytes:
+        """Return b"": a replay has no kernel whose files could be read."""
+        return b""
+
     def contents(self) -> npt.NDArray[np.int64]:
         """Return the content id of every frame, by gfn."""
         return np.asarray(self.state.page)["content"].copy()

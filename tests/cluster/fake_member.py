@@ -19,8 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from shared.look import Look, MemoryPicture, PicturedZone, Use, encode_look
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
 
+CELL_ORDER = 8
+NR_CELLS = 64
 _MAGIC = b"FAKE"
 
 
@@ -94,6 +97,20 @@ class FakeMember:
                 "pswpout": int(self.history[:6], 16),
             }
         return own
+
+    def look(self) -> bytes:
+        """Nothing of an image guest; of the others one file, and a picture of two zones that fill up."""
+        if self.kind == "image":
+            return b""
+        zones = (PicturedZone(0, "DMA", 0, 4096), PicturedZone(0, "DMA32", 4096, 16384))
+        used = min(self.epoch, NR_CELLS)
+        picture = MemoryPicture(
+            cell_order=CELL_ORDER,
+            zones=zones,
+            uses=bytes([Use.USER] * used + [Use.FREE] * (NR_CELLS - used)),
+            orders=bytes([0] * used + [10] * (NR_CELLS - used)),
+        )
+        return encode_look(Look({"/proc/buddyinfo": f"epoch {self.epoch}\n"}, picture))
 
     def audit(self, contents: Sequence[bytes]) -> bytes:
         """A guest holds its history; the host has heard from the guests what they hold."""

@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from cluster.cell_run import sorted_samples
-from cluster.checkpoints import CellCheckpoint, CheckpointStore, Event, Sample
+from cluster.checkpoints import SNAPSHOTS, CellCheckpoint, CheckpointStore, Event, PackedLook, Sample
 from cluster.coordinator import OOM_KILL, FleetResult
 from cluster.plan import Plan, Spec, list_members
-from cluster.results import SNAPSHOTS, RunDirectory, new_manifest
+from cluster.results import RunDirectory, new_manifest
 from cluster.scenario_file import load_scenario
 from cluster.summary import summarize
 from shared.constants import NS_PER_S, PAGE_SIZE
+from shared.look import Look, MemoryPicture, PicturedZone, Use, encode_look
 from tests.cluster.fleets import plan_of, write_scenario
 
 SECONDS = 60
 GUEST_PAGES = 8192
 CLASSES = {"file": 5, "anon": 2, "slab": 1, "free": 4, "kernel_other": 1}
 MISSING_PID = 1 << 22
+DMA_CELLS = 64  # of a picture, one frame each
+NR_CELLS = 192
 
 
 def study(**changes: Any) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def write_run(
         samples=samples,
         events=_events(plan),
         cpu_ns=0,
+        looks=_looks(plan, SECONDS),
     )
     run.add_cost(12.5, 20.25)
     run.finish(plan, result, summarize(plan, result))
@@ -72,7 +76,8 @@ def write_interrupted_run(path: Path, *, seconds: int, error: str | None = None)
         for index, cell in enumerate(plan.cells):
             members = {number for packed in cell.runners for number in packed} | {cell.host}
             of_cell = [sample for sample in samples if sample[1] in members]
-            store.save(index, CellCheckpoint(seconds * 10, [], [], [], [], [], of_cell))
+            looks = [look for look in _looks(plan, seconds) if look[1] in members]
+            store.save(index, CellCheckpoint(seconds * 10, [], [], [], [], [], of_cell, looks))
     news = {} if error is None else {"error": error}
     run.write_manifest(driver=run.manifest["driver"] | {"pid": MISSING_PID}, **news)
     return path
@@ -107,6 +112,21 @@ def _samples(plan: Plan, end_ns: int, every_ns: int, faster: int) -> list[Sample
             for number, spec in enumerate(plan.specs)
         ]
     )
+
+
+def _looks(plan: Plan, seconds: int) -> list[PackedLook]:
+    """Every ten seconds of all but guests: memory of 192 cells that fills up, four cells a second."""
+    zones = (PicturedZone(0, "DMA", 0, DMA_CELLS), PicturedZone(0, "DMA32", DMA_CELLS, NR_CELLS))
+    looks = []
+    for number, spec in enumerate(plan.specs):
+        for time_s in range(10, seconds + 1, 10) if "host" not in spec else ():
+            used = min(4 * time_s, NR_CELLS - 1)
+            free = NR_CELLS - used - 1
+            uses = bytes([Use.RESERVED] + [Use.USER] * used + [Use.FREE] * free)
+            orders = bytes([0] * (used + 1) + [cell % 11 for cell in range(used + 1, NR_CELLS)])
+            picture = MemoryPicture(0, zones, uses, orders)
+            looks.append((time_s * NS_PER_S, number, encode_look(Look({"/proc/buddyinfo": "\n"}, picture))))
+    return looks
 
 
 def _host(spec: Spec, time_ns: int) -> dict[str, int]:

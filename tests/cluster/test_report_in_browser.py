@@ -48,6 +48,29 @@ COLOURS = """
     return [getComputedStyle(document.body).backgroundColor, getComputedStyle(fill).fill];
 """
 
+# Of the first picture, at a moment: what the slider says, and the colour of each square of each zone.
+PICTURE = """
+    const picture = document.querySelector(".picture");
+    const slider = picture.querySelector("input");
+    if (arguments[0] !== null) {
+        slider.value = arguments[0];
+        slider.dispatchEvent(new Event("input"));
+    }
+    const colours = [...picture.querySelectorAll("canvas")].map((canvas) => {
+        const squares = [];
+        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        for (let y = 1; y < canvas.height; y += 6) {
+            for (let x = 1; x < canvas.width; x += 6) {
+                const at = 4 * (y * canvas.width + x);
+                const [r, g, b, a] = pixels.slice(at, at + 4);
+                if (a) squares.push((r << 16) + (g << 8) + b);
+            }
+        }
+        return squares;
+    });
+    return {time: picture.querySelector("output").textContent, colours};
+"""
+
 Browser = webdriver.Chrome
 
 
@@ -160,6 +183,20 @@ def test_machines_alone_are_drawn(browser: Browser, tmp_path: Path) -> None:
     look(browser, write_report(write_run(tmp_path / "run", study(hosts=[]))), "light")
     assert min(chart["marks"] for chart in charts(browser)) > 0
     assert console(browser) == []
+
+
+def test_the_picture_of_memory_follows_its_slider(browser: Browser, page: Path) -> None:
+    look(browser, page, "light")
+    last, first = browser.execute_script(PICTURE, None), browser.execute_script(PICTURE, 0)
+    assert (first["time"], last["time"]) == ("10\u00a0s", "60\u00a0s")
+    assert [len(colours) for colours in first["colours"]] == [64, 128]
+    reserved, user = first["colours"][0][:2]
+    assert reserved != user
+    assert first["colours"][0][:41] == [reserved, *[user] * 40]
+    assert user not in first["colours"][1]
+    assert last["colours"] == [[reserved, *[user] * 63], [user] * 128]
+    assert len(set(first["colours"][1])) == 11  # an order each
+    assert [said for said in console(browser) if said["level"] == "SEVERE"] == []
 
 
 def test_the_browser_is_installed() -> None:

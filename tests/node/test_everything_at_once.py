@@ -1,7 +1,8 @@
 """Random steps of everything at once, in little memory: invariants hold after each, contents are right.
 
 Processes write, read, fork, unmap and end; ksmd merges and unmerges; kswapd and direct reclaim swap, on a
-flash device or a rotational one, with more swap than is needed or less; the OOM killer ends who is too large.
+flash device or a rotational one, with more swap than is needed or less; the OOM killer ends who is too large;
+compaction moves what it can.
 """
 
 import random
@@ -14,11 +15,15 @@ from node.invariants import check
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.ksm.records import KsmModel
 from node.kthread import run_kthreads
+from node.phys.compact_control import CompactPriority
+from node.phys.compaction import compact_memory, try_to_compact_pages
+from node.phys.kcompactd import kcompactd_slice, wakeup_kcompactd
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages
 from node.vm.fork import fork_mm
 from node.vm.mmap import madvise_mergeable, madvise_unmergeable
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from tests.models.address_space import AddressSpace
 from tests.node.vm_machine import VmMachine
 
@@ -31,7 +36,7 @@ STEPS = (
     ["write"] * 5
     + ["read"] * 3
     + ["scan"] * 3
-    + ["spawn", "fork", "end", "unmap", "merge", "unmerge", "kthreads", "run"]
+    + ["spawn", "fork", "end", "unmap", "merge", "unmerge", "kthreads", "run", "compact", "wake"]
 )
 
 
@@ -43,6 +48,7 @@ class Everything(VmMachine):
         swap_pages = self.random.choice([512, 600])
         super().__init__(cpus=2, swap_bytes=swap_pages * PAGE_SIZE, rotational=seed % 4 == 0)
         knob = self.state.knob
+        knob[Knob.WATERMARK_BOOST_FACTOR] = 0  # a boost would be more than the few frames that there are
         knob[Knob.KSM_MAX_PAGE_SHARING] = self.random.choice([2, 4, 256])
         knob[Knob.KSM_USE_ZERO_PAGES] = self.random.randrange(2)
         knob[Knob.KSM_MODEL] = self.random.choice([KsmModel.LINUX_6_1, KsmModel.LINUX_6_18])
@@ -123,6 +129,20 @@ class Everything(VmMachine):
 
     def do_kthreads(self, _mm: int, _first: int, _model: AddressSpace) -> None:
         run_kthreads(self.state, self.state.current[Current.CLOCK_PS])
+
+    def do_compact(self, _mm: int, _first: int, _model: AddressSpace) -> None:
+        if self.random.randrange(2):
+            compact_memory(self.state)
+            return
+        priority = self.random.choice(list(CompactPriority))
+        order = self.random.choice([1, 3, 6, 9])
+        try_to_compact_pages(
+            self.state, order, self.random.choice([GFP_KERNEL, GFP_HIGHUSER_MOVABLE]), 0, priority
+        )
+
+    def do_wake(self, _mm: int, _first: int, _model: AddressSpace) -> None:
+        wakeup_kcompactd(self.state, self.random.choice([2, 9]))
+        kcompactd_slice(self.state, self.state.current[Current.CLOCK_PS] + 1)
 
     def do_run(self, _mm: int, _first: int, _model: AddressSpace) -> None:
         ksm_set_run(self.state, self.random.choice([KsmRun.STOP, KsmRun.MERGE, KsmRun.MERGE, KsmRun.UNMERGE]))

@@ -11,13 +11,16 @@ from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte
 from node.hw.tlb import FRAME_SHIFT
 from node.invariants import InvariantError, check, violations
 from node.ksm.records import ItemPlace
+from node.phys.migrate_type import MigrateType
 from node.phys.page import PageFlag
+from node.phys.pcp import NR_PCP_LISTS
 from node.phys.zone import ZoneId
 from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.state import State
 from node.vm.mappings import Mappings, all_mappings
-from shared.constants import PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.constants import NIL, PAGE_SHIFT, TABLE_INDEX_MASK, TABLE_SHIFT
+from shared.kernel_state import Record
 from tests.node.busy_machine import BusyMachine
 
 pytestmark = pytest.mark.three_ways
@@ -43,25 +46,34 @@ def entry_of(state: State, mappings: Mappings, which: np.ndarray) -> int:
     return int(next(p for p in positions if state.pt_word[int(p)] == mappings.pte[index]))
 
 
+def longest_pcp_list(state: State) -> tuple[int, Record]:
+    """Return the place in state.pcp, and the ends, of the first CPU list of movable single frames that has two."""
+    for index in range(len(state.pcp)):
+        ends = state.pcp_list[index * NR_PCP_LISTS + MigrateType.MOVABLE]
+        if ends.first not in (NIL, ends.last):
+            return index, ends
+    raise AssertionError("no CPU has two frames on a list")
+
+
 # --- each corruption, and the start of the line that must name it ---------------------------------------
 
 
 def leak_a_frame(state: State, _: Mappings) -> None:
-    lists = next(record for record in (state.pcp[i] for i in range(len(state.pcp))) if record.count > 1)
-    pfn = lists.first
-    lists.first = state.page[pfn].next
-    state.page[lists.first].prev = state.page[pfn].prev
-    lists.count -= 1
+    index, ends = longest_pcp_list(state)
+    pfn = ends.first
+    ends.first = state.page[pfn].next
+    state.page[ends.first].prev = state.page[pfn].prev
+    state.pcp[index].count -= 1
     state.page[pfn].page_flags = 0
 
 
 def free_a_mapped_frame(state: State, _: Mappings) -> None:
-    lists = next(record for record in (state.pcp[i] for i in range(len(state.pcp))) if record.count)
+    index, ends = longest_pcp_list(state)
     pfn = frame_with(state, PageFlag.LRU)
-    state.page[lists.last].next = pfn
-    state.page[pfn].prev = lists.last
-    lists.last = pfn
-    lists.count += 1
+    state.page[ends.last].next = pfn
+    state.page[pfn].prev = ends.last
+    ends.last = pfn
+    state.pcp[index].count += 1
     state.page[pfn].page_flags |= PageFlag.PCP
 
 
@@ -71,10 +83,10 @@ def misalign_a_block(state: State, _: Mappings) -> None:
 
 
 def tear_a_free_list(state: State, _: Mappings) -> None:
-    area = next(
-        record for record in (state.free_area[i] for i in range(len(state.free_area))) if record.nr_free
+    ends = next(
+        record for record in (state.free_list[i] for i in range(len(state.free_list))) if record.first != NIL
     )
-    state.page[area.first].prev = area.last
+    state.page[ends.first].prev = ends.last
 
 
 def miscount_free_blocks(state: State, _: Mappings) -> None:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import checkpoint
 from node.counters import HwEvent
 from node.machine import Machine
 from node.phys.page import PageFlag
 from node.spec import MachineSpec, WorkSpec
 from node.trace import MAX_RUN
 from node.traces import areas, pack
+from node.used_parts import used_parts
 from node.vm.vma import VmFlag
 from node.work import WorkKind
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SHIFT, MIB, NIL, PAGE_SHIFT
@@ -103,7 +103,7 @@ def without_positions(of: Machine) -> list[Any]:
         part.tobytes()
         for name in state.LAYOUT
         if name not in {"trace_run", "work", "cpu", "tlb"}
-        for part in checkpoint.used_parts(state, name)
+        for part in used_parts(state, name)
     ]
     # An entry's place tells which were replaced: a wrong order of last use would show.
     return [*tables, state.tlb["key"].tolist(), state.cpu[0].clock_ps, state.work[0].counter]

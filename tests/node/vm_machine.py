@@ -1,11 +1,12 @@
 """A built machine for tests of memory management, with the steps that tests take."""
 
+from dataclasses import replace
+
 from node.build import build_state
 from node.content import write_first_byte
 from node.counters import Current, Knob, Request
 from node.hw.hardware import resolve_hw
 from node.joints import run_in_user_mode
-from node.phys.page import PageFlag
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
 from node.vm.access import touch
@@ -45,10 +46,12 @@ def write_byte(state: State, mm: int, vaddr: int, value: int) -> int:
 class VmMachine:
     """A machine, and its address spaces by page number."""
 
-    def __init__(self, cpus: int = 1, swap_bytes: int = 0, rotational: bool = False) -> None:
+    def __init__(
+        self, cpus: int = 1, swap_bytes: int = 0, *, rotational: bool = False, is_guest: bool = False
+    ) -> None:
         swap = SwapSpec(swap_bytes, "hdd" if rotational else "ssd") if swap_bytes else None
         spec = MachineSpec(SMALL_BYTES, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB, hw=SMALL_HW)
-        self.state = build_state(spec)
+        self.state = build_state(replace(spec, is_guest=is_guest))
 
     def spawn(self) -> int:
         """Return a new process's address space."""
@@ -110,5 +113,4 @@ class VmMachine:
 
     def nr_free(self) -> int:
         """Return the free frames, per-CPU lists included."""
-        flagged = int((self.state.page["page_flags"] & PageFlag.PCP != 0).sum())
-        return int(self.state.zone["nr_free"].sum()) + flagged
+        return int(self.state.zone["nr_free"].sum() + self.state.pcp["count"].sum())
