@@ -16,6 +16,7 @@ process runs on it. ``hw.paging: none`` is the machine with physical addresses t
 Source: Apple II Reference Manual (Apple Computer, 1979), chapters "Memory Organization" (RAM, ROM, and I/O
 memory; use of the pages by the monitor and BASIC), "Input/Output Structure" ($C000 to $CFFF) and "The Standard I/O"
 (text, low- and high-resolution pages); the ROM's parts are those of the Autostart ROM with Applesoft.
+Cited from memory; the map was compared with three public copies of it, not with the manual.
 """
 
 from dataclasses import dataclass

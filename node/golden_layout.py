@@ -15,6 +15,9 @@ held then follows from the recording's counters: pgfree, which counts what booti
 what was on the free lists. Of which type, it does not say. Few can have been unmovable, since the first page tables
 took batches off the free lists; here they are reclaimable ones, which no command of the recordings takes.
 
+That those pages are reclaimable and that the controller's lie highest was settled after the other choice had been
+seen to agree less with ``buddy_big``: it is an assumption fitted to that recording, which is the only one laid out so.
+
 Linux: mm/vmstat.c (frag_show, pagetypeinfo_showfree, pagetypeinfo_showblockcount), whose text the recordings hold.
 """
 

@@ -23,6 +23,7 @@ Sources:
             word and so lets the processor run one full machine cycle; memory to memory takes eight states, four
             to read into the temporary register and four to write
     [8086]  Intel 8086 data sheet: a bus cycle is T1 to T4; HLDA answers HOLD at the end of the one under way
+            Both are cited from memory: see node/hw/dma_spec.py.
 
 # Differs from Linux: of the hardware beneath it, only the CPU that asked for a transfer is slowed by
 # it, and transfers of several devices at once do not slow one another.

@@ -6,6 +6,7 @@ Sources:
     [8237A] Intel 8237A High Performance Programmable DMA Controller, data sheet: 5 MHz (8237A-5), 8-bit words, the four
             states S1 to S4 of a transfer
     [8086]  Intel 8086 data sheet: a bus cycle is T1 to T4; HLDA answers HOLD at the end of the one under way
+            Both data sheets are cited from memory; their numbers have not been compared with the print.
     [dma]   Linux 6.1, include/linux/dma-mapping.h (dma_get_max_seg_size: 64 KiB unless a driver says more)
     [sg]    Linux 6.1, include/linux/scatterlist.h (SG_CHUNK_SIZE: 128 entries of a list)
     [guess] no source found
