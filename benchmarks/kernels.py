@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current
+from node.fault.access import touch
 from node.kalloc.kmem_cache import WORD_BYTES, WORD_SHIFT
 from node.kalloc.slub_fast import slub_alloc, slub_free
 from node.kalloc.slub_kmalloc import kfree_of_slub, kmalloc_of_slub
@@ -11,7 +12,6 @@ from node.phys.fallback import rmqueue
 from node.phys.migrate_type import MigrateType
 from node.phys.page_alloc import alloc_pages, free_pages
 from node.phys.zone import ZoneId
-from node.vm.access import touch
 from node.vm.unmap import unmap_area
 from node.vm.vma import find_vma
 from shared.constants import NIL, PAGE_SHIFT

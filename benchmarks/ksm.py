@@ -8,7 +8,8 @@ from node.counters import Request
 from node.ksm.ksmd import ksm_do_scan
 from node.state import State
 from node.touch import Fill, fill_pages
-from node.vm.mmap import madvise_mergeable, mmap
+from node.vm.madvise import madvise_mergeable
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from shared.constants import PAGE_SHIFT
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks import kernels
 from node import content, counters
+from node.fault.kinds import VmFault
 from node.hw import cache_lines, cost, memory_type, mmu, paging, pte, registers, tlb, walk
 from node.kalloc import kmem_cache, slub_kmalloc, slub_records
 from node.kmap import asid, entry, pti, tlb_flush
@@ -21,7 +22,6 @@ from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
 from node.vm import fault, mmu_gather, user_fault
-from node.vm.fault_kinds import VmFault
 from node.vm.vma import VmFlag
 from shared import constants, gfp_flags
 

@@ -15,11 +15,12 @@ from benchmarks.program import Figure
 from benchmarks.translation import SPARE_BYTES
 from node.build import build_state
 from node.counters import Current, HwEvent
+from node.fault.access import touch
 from node.joints import flush_tlb_range, run_in_user_mode
 from node.spec import MachineSpec
 from node.touch import become
-from node.vm.access import touch
-from node.vm.mmap import mmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from shared.constants import NS_PER_US, PAGE_SHIFT, PAGE_SIZE, PS_PER_NS
 from shared.jit import entry
@@ -89,8 +90,7 @@ def shoot_down(state: "State", mm_index: int, vaddr: int, nr_pages: int, nr_flus
 def _with_pages(state: "State", mm_index: int, nr_pages: int) -> int:
     """Let the current CPU run a process, and give it pages in memory; return the address of the first."""
     become(state, mm_index)
-    area = mmap(state, mm_index, nr_pages << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
-    start = int(state.vma[area].start)
+    start = mmap(state, mm_index, nr_pages << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
     first_touch(state, mm_index, start, nr_pages)
     return start
 

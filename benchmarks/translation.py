@@ -9,7 +9,8 @@ from node.build import build_state
 from node.spec import MachineSpec
 from node.state import State
 from node.touch import become
-from node.vm.mmap import mmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from shared.constants import MIB, PAGE_SHIFT, PAGE_SIZE
 

@@ -12,6 +12,7 @@ from node.alloc_traces import alloc_trace_lengths, nr_work_records
 from node.content import PATTERN_TABLE, generated, set_content
 from node.counters import Current, HwEvent, Knob, KsmRun, KsmStat, Request, VmEvent, VmStat
 from node.dma_setup import check_devices, device_lengths, setup_devices
+from node.fault.outcome import FaultOutcome
 from node.guest.host_guests import LATE_READS
 from node.hw.cost import Cost, cost_table_ps
 from node.hw.data_cache import check_data_cache_spec, nr_cache_lines, setup_data_cache
@@ -44,6 +45,8 @@ from node.kmap.ram_map import nid_of_cpu
 from node.kmap.zones import setup_zones, zone_pieces
 from node.ksm.records import KsmChecksum, KsmCompare, KsmModel
 from node.kthread import ASLEEP, NR_KTHREADS
+from node.pagecache.inode import MAX_INODES
+from node.pagecache.radix_tree import RADIX_SHIFT
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free
 from node.phys.compact_control import NR_COMPACTORS
 from node.phys.migrate_type import NR_MIGRATE_TYPES
@@ -70,7 +73,10 @@ from node.state import State
 from node.swap.slots import nr_clusters, setup_swap_area
 from node.swap.swap_map import allocate_swap_map
 from node.traces import trace_lengths
+from node.tree_nodes import NODE_POOLS, ROOT_POOLS
+from node.vm.anon_vma import RmapWalk
 from node.vm.mmu_gather import GATHER_PAGES, MAX_BATCHES
+from node.vm.vma import STACK_GUARD_PAGES, VmAreaStat, VmaSearch
 from node.work import MAX_ZIPF_WORDS
 from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
 from shared.jit import entry
@@ -82,8 +88,10 @@ MAX_MMS: Final = 4096  # PCIDs have 12 bits
 MAX_VMAS: Final = 1 << 17
 MAX_CHAINS: Final = 1 << 19
 MAX_CPUS: Final = 64
+RMAP_WALK_OF_ERA: Final = {"6.1": RmapWalk.TREE, "lecture": RmapWalk.LIST}
 ITEMS_PER_FRAME: Final = 4  # of machines that are no hosts: merged pages may be many more than frames
 SPARE_RECORDS: Final = 65536
+SPARE_RADIX_NODES: Final = 1024
 PANIC_WORDS: Final = 4
 
 
@@ -179,6 +187,8 @@ def _capacities(spec: MachineSpec) -> dict[Pool, int]:
         Pool.RMAP_ITEM: items,
         Pool.STABLE_NODE: spec.nr_frames + SPARE_RECORDS,
         Pool.VMAP_AREA: MAX_VMAP_AREAS,
+        Pool.INODE: MAX_INODES,
+        Pool.RADIX_NODE: spec.nr_frames // 2 + SPARE_RADIX_NODES,
     }
 
 
@@ -190,6 +200,7 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
     guest_frames = spec.nr_frames if spec.is_guest else 0
     preset = None if spec.swap is None else disk_preset(spec.swap)
     slots = 0 if spec.swap is None else spec.swap.size_bytes // PAGE_SIZE
+    nr_tree_nodes = sum(capacity[which] for which in NODE_POOLS)
     return {
         "panic": PANIC_WORDS,
         "current": Current.NR,
@@ -223,6 +234,11 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "gather_batch": MAX_BATCHES,
         "mm": capacity[Pool.MM],
         "vma": capacity[Pool.VMA],
+        "vm_area_stat": VmAreaStat.NR,
+        "inode": capacity[Pool.INODE],
+        "radix_node": capacity[Pool.RADIX_NODE],
+        "radix_slot": capacity[Pool.RADIX_NODE] << RADIX_SHIFT,
+        "fault_outcome": FaultOutcome.NR,
         "anon_vma": capacity[Pool.ANON_VMA],
         "anon_vma_chain": capacity[Pool.ANON_VMA_CHAIN],
         "kthread": NR_KTHREADS,
@@ -241,8 +257,9 @@ def _lengths(spec: MachineSpec) -> dict[str, int]:
         "ksm_scan": 1,
         "rmap_item": capacity[Pool.RMAP_ITEM],
         "stable_node": capacity[Pool.STABLE_NODE],
-        "rb_node": capacity[Pool.RMAP_ITEM] + capacity[Pool.STABLE_NODE] + capacity[Pool.VMAP_AREA],
-        "rb_root": Tree.NR,
+        "rb_node": nr_tree_nodes,
+        "rb_max": nr_tree_nodes,
+        "rb_root": Tree.NR + sum(capacity[which] for which in ROOT_POOLS),
         "vmap_area": capacity[Pool.VMAP_AREA],
         "vmap_stat": VmapStat.NR,
         "slab_cache": MAX_CACHES,
@@ -318,6 +335,15 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
         Knob.ALLOCATOR: allocator,
         Knob.SLOB_POLICY: slob_policy_of(spec.slob_policy, spec.hw.era),
         Knob.SLAB_DEBUG: debug_flags_of(spec.slab_debug, allocator),
+        Knob.VMA_SEARCH: VmaSearch[spec.vma_search.upper()],
+        Knob.RMAP_WALK: RmapWalk[spec.rmap_walk.upper()] if spec.rmap_walk else RMAP_WALK_OF_ERA[spec.hw.era],
+        Knob.OVERCOMMIT_MEMORY: spec.overcommit_memory,
+        Knob.OVERCOMMIT_RATIO: spec.overcommit_ratio,
+        Knob.OVERCOMMIT_KBYTES: spec.overcommit_kbytes,
+        Knob.MAX_MAP_COUNT: spec.max_map_count,
+        Knob.FAULT_AROUND_PAGES: spec.fault_around_bytes // PAGE_SIZE,
+        Knob.MMAP_MIN_ADDR: spec.mmap_min_addr,
+        Knob.STACK_GUARD_PAGES: STACK_GUARD_PAGES,
         Knob.QUANTUM_PS: DEFAULT_QUANTUM_PS,
         Knob.TIME_SLICE_PS: DEFAULT_TIME_SLICE_PS,
         Knob.IS_GUEST: int(spec.is_guest),
@@ -444,4 +470,4 @@ def _setup_lists(state: State) -> None:
     scan.first_mm = NIL
     scan.last_mm = NIL
     scan.rmap_item = NIL
-    state.rb_root[:] = NIL
+    state.rb_root[: Tree.NR] = NIL  # the others are set with the records that they belong to

@@ -32,6 +32,7 @@ PATTERN_HALF: Final = 0x48
 PATTERN_TEXT: Final = 0x54
 PATTERN_DEVICE: Final = 0x44  # what a device wrote
 PATTERN_TABLE: Final = 0x50  # page tables
+PATTERN_FILE: Final = 0x46  # what a file held from the start
 
 
 @kernel

@@ -19,6 +19,9 @@ class Panic(IntEnum):
     PROTOCOL = 12
     RMAP = 13
     DATA_CACHE = 14
+    INTERVAL_TREE = 15
+    PAGE_CACHE = 16
+    HUGE_PAGE = 17
 
 
 class Current(IntEnum):
@@ -47,7 +50,9 @@ class Current(IntEnum):
     GATHER_MM = 18  # whose TLB entries must go before its pages do, or 0
     GATHER_START = 19
     GATHER_END = 20
-    NR = 24
+    HUGE_ZERO_PFN = 21  # first frame of the huge page of zeroes, or 0: not made yet
+    HUGE_ZERO_USERS = 22  # page tables that map it
+    NR = 32
 
 
 class Request(IntEnum):
@@ -135,7 +140,28 @@ class Knob(IntEnum):
     MODULES_START = 80  # first address of modules, signed; on 32-bit machines that of vmalloc
     MODULES_LAST = 81  # their last address
     SLOB_POLICY = 82  # SlobPolicy
-    NR = 96
+    VMA_SEARCH = 83  # VmaSearch: how an area is looked up by address
+    RMAP_WALK = 84  # RmapWalk: how the areas that may map a page are found
+    OVERCOMMIT_MEMORY = 85  # Overcommit
+    OVERCOMMIT_RATIO = 86  # percent of memory, under Overcommit.NEVER
+    MAX_MAP_COUNT = 87
+    FAULT_AROUND_PAGES = 88  # fault_around_bytes, in pages
+    THP_ENABLED = 89  # ThpMode
+    THP_DEFRAG = 90  # ThpDefrag
+    THP_USE_ZERO_PAGE = 91
+    STACK_GUARD_PAGES = 92  # stack_guard_gap
+    OOM_KILL_ALLOCATING_TASK = 93
+    PANIC_ON_OOM = 94
+    KHUGEPAGED_PAGES_TO_SCAN = 95
+    KHUGEPAGED_SCAN_SLEEP_MILLISECS = 96
+    KHUGEPAGED_ALLOC_SLEEP_MILLISECS = 97
+    KHUGEPAGED_MAX_PTES_NONE = 98
+    KHUGEPAGED_MAX_PTES_SWAP = 99
+    KHUGEPAGED_MAX_PTES_SHARED = 100
+    KHUGEPAGED_DEFRAG = 101
+    OVERCOMMIT_KBYTES = 102
+    MMAP_MIN_ADDR = 103
+    NR = 112
 
 
 class Era(IntEnum):
@@ -210,7 +236,33 @@ class VmEvent(IntEnum):
     ALLOC_FAILED = 51  # requests for frames that got none (warn_alloc)
     MM_PAGE_ALLOC_ZONE_LOCKED = 52  # likewise: blocks that the zones gave, to per-CPU lists or to requests
     MM_PAGE_PCPU_DRAIN = 53  # likewise: blocks that per-CPU lists gave back to their zones
-    NR = 96
+    UNEVICTABLE_PGS_CULLED = 54
+    UNEVICTABLE_PGS_SCANNED = 55
+    UNEVICTABLE_PGS_RESCUED = 56
+    UNEVICTABLE_PGS_MLOCKED = 57
+    UNEVICTABLE_PGS_MUNLOCKED = 58
+    UNEVICTABLE_PGS_CLEARED = 59
+    UNEVICTABLE_PGS_STRANDED = 60
+    PGLAZYFREE = 61
+    PGLAZYFREED = 62
+    THP_FAULT_ALLOC = 63
+    THP_FAULT_FALLBACK = 64
+    THP_COLLAPSE_ALLOC = 65
+    THP_COLLAPSE_ALLOC_FAILED = 66
+    THP_SPLIT_PAGE = 67
+    THP_SPLIT_PAGE_FAILED = 68
+    THP_DEFERRED_SPLIT_PAGE = 69
+    THP_SPLIT_PMD = 70
+    THP_ZERO_PAGE_ALLOC = 71
+    THP_ZERO_PAGE_ALLOC_FAILED = 72
+    THP_SCAN_EXCEED_NONE_PTE = 73
+    THP_SCAN_EXCEED_SWAP_PTE = 74
+    THP_SCAN_EXCEED_SHARE_PTE = 75
+    THP_SWPOUT = 76
+    THP_SWPOUT_FALLBACK = 77
+    PGSCAN_FILE = 78
+    PGSTEAL_FILE = 79
+    NR = 112
 
 
 class VmStat(IntEnum):
@@ -219,17 +271,27 @@ class VmStat(IntEnum):
     NR_FREE_PAGES = 0
     NR_ANON_PAGES = 1
     NR_PAGE_TABLE_PAGES = 2
-    NR_INACTIVE_ANON = 3
+    NR_INACTIVE_ANON = 3  # and one for each LRU list, in the order of LruList
     NR_ACTIVE_ANON = 4
-    NR_SWAPCACHED = 5
-    NR_KERNEL_PAGES = 6
-    NR_SWAP_USED = 7
-    NR_WRITEBACK = 8
-    NR_SLAB_RECLAIMABLE = 9
-    NR_SLAB_UNRECLAIMABLE = 10
-    NR_VMALLOC = 11  # VmallocUsed of /proc/meminfo, in pages
-    NR_ISOLATED = 12  # off the LRU, for compaction
-    NR = 24
+    NR_INACTIVE_FILE = 5
+    NR_ACTIVE_FILE = 6
+    NR_UNEVICTABLE = 7
+    NR_SWAPCACHED = 8
+    NR_KERNEL_PAGES = 9
+    NR_SWAP_USED = 10
+    NR_WRITEBACK = 11
+    NR_SLAB_RECLAIMABLE = 12
+    NR_SLAB_UNRECLAIMABLE = 13
+    NR_VMALLOC = 14  # VmallocUsed of /proc/meminfo, in pages
+    NR_ISOLATED = 15  # off the LRU, for compaction
+    NR_FILE_PAGES = 16  # of files and shared memory, mapped or not
+    NR_MAPPED = 17  # of them, those that some page table maps
+    NR_SHMEM = 18
+    NR_MLOCK = 19
+    NR_ANON_TRANSPARENT_HUGEPAGES = 20  # counted in huge pages
+    NR_DIRTY = 21
+    NR_COMMITTED = 22  # Committed_AS of /proc/meminfo
+    NR = 32
 
 
 class KsmStat(IntEnum):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from node.counters import VmEvent
 from node.golden_layout import GoldenLayout, RecordedStart
 from node.touch import become, touch_anew
-from node.vm.mmap import mmap, mmap_fixed, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap, mmap_fixed
 from node.vm.vma import VmFlag
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
 
@@ -55,8 +56,9 @@ class GoldenHarness:
         mm_index = new_mm(self.state)
         if mm_index == NIL:
             return NIL
-        vma_index = mmap(self.state, mm_index, (nr_pages - nr_lone) * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)
-        self._pages[mm_index] = int(self.state.vma[vma_index].start)
+        self._pages[mm_index] = mmap(
+            self.state, mm_index, (nr_pages - nr_lone) * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE
+        )
         self._write(mm_index, 0, nr_pages - nr_lone)
         for start in range(IMAGE_START, IMAGE_START + nr_lone * HUGE_PAGE_SIZE, HUGE_PAGE_SIZE):
             mmap_fixed(self.state, mm_index, start, start + PAGE_SIZE)

@@ -553,19 +553,19 @@ def retire_mm(state: "State", mm: int) -> int:
     raise NotImplementedError
 
 
-@declare("node.vm.user_fault")
+@declare("node.fault.user_fault")
 def access_through_cache(state: "State", vaddr: int, kind: int) -> int:
     """Translate and make one access of a user program where there is a data cache; return the frame, or NIL."""
     raise NotImplementedError
 
 
-@declare("node.vm.user_fault")
+@declare("node.fault.user_fault")
 def fault_in(state: "State", mm: int, vaddr: int, kind: int) -> int:
     """Go on with a user program's access that has just faulted; return the frame, or NIL for a signal."""
     raise NotImplementedError
 
 
-@declare("node.vm.fault")
+@declare("node.fault.fault")
 def handle_mm_fault(state: "State", mm: int, vaddr: int, write: int) -> int:
     """Serve a page fault of the current task; return a VmFault."""
     raise NotImplementedError
@@ -593,7 +593,7 @@ def zap_swapped_table(state: "State", mm: int, start: int, end: int) -> int:
     raise NotImplementedError
 
 
-@declare("node.vm.unmap")
+@declare("node.vm.rmap_walk")
 def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
     """Replace every page-table entry that maps the frame by a swap entry of ``swap_slot``.
 
@@ -603,13 +603,13 @@ def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
     raise NotImplementedError
 
 
-@declare("node.vm.unmap")
+@declare("node.vm.rmap_walk")
 def page_referenced(state: "State", pfn: int) -> int:
     """Count, and clear, the accessed bits of all page-table entries that map the frame."""
     raise NotImplementedError
 
 
-@declare("node.vm.unmap")
+@declare("node.vm.rmap_walk")
 def move_mappings(state: "State", pfn: int, to: int) -> int:
     """Let every page-table entry that maps frame ``pfn`` map ``to``; return how many there were."""
     raise NotImplementedError
@@ -630,6 +630,36 @@ def putback_lru_page(state: "State", pfn: int) -> int:
 @declare("node.vm.migrate")
 def migrate_page(state: "State", pfn: int, to: int, mode: int) -> int:
     """Move an isolated page to an isolated free frame; return whether it moved. ``mode`` is a MigrateMode."""
+    raise NotImplementedError
+
+
+@declare("node.fault.populate")
+def populate_range(state: "State", mm: int, start: int, end: int) -> int:
+    """Fault in every page of [start, end) that its area allows, as if it were used; return how many could not be."""
+    raise NotImplementedError
+
+
+@declare("node.fault.populate")
+def populate_area(state: "State", vma: int, start: int, end: int, write: int) -> int:
+    """Fault in every page of [start, end) of one area, for reading or writing; return 0, or a negative Errno."""
+    raise NotImplementedError
+
+
+@declare("node.pagecache.inode")
+def get_inode(state: "State", inode: int) -> int:
+    """One more area maps the file, or has it open; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.pagecache.inode")
+def put_inode(state: "State", inode: int) -> int:
+    """One user of the file less; with the last, one without a name goes, and its pages with it; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.pagecache.shmem")
+def new_shmem_inode(state: "State", nr_pages: int, is_accounted: int) -> int:
+    """Return an object of shared memory of ``nr_pages`` without a name, held by the caller; or NIL."""
     raise NotImplementedError
 
 

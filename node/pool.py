@@ -41,7 +41,9 @@ class Pool(IntEnum):
     RMAP_ITEM = 4
     STABLE_NODE = 5
     VMAP_AREA = 6
-    NR = 7
+    INODE = 7
+    RADIX_NODE = 8
+    NR = 9
 
 
 @kernel

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from node import procfs
 from node.counters import Current, Knob, KsmRun, Request
+from node.fault.kinds import Access
 from node.golden_harness import GoldenHarness
 from node.golden_layout import RecordedStart, buddy_counters
 from node.hw.paging import PagingMode
@@ -24,9 +25,10 @@ from node.kthread import run_kthreads
 from node.phys.compaction import compact_memory
 from node.program_text import Command, ProgramError, Text, commands, read_text
 from node.touch import Fill, access_pages, access_random_pages, become, fill_pages
-from node.vm.fault_kinds import Access
 from node.vm.fork import fork_mm
-from node.vm.mmap import brk, madvise_mergeable, madvise_unmergeable, mmap, mmap_fixed, munmap, new_mm
+from node.vm.madvise import madvise_mergeable, madvise_unmergeable
+from node.vm.mm_init import new_mm
+from node.vm.mmap import brk, mmap, mmap_fixed, munmap
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
 from shared.wrap64 import to_signed
@@ -292,7 +294,7 @@ def _only(command: Command, *known: str) -> None:
 
 
 def _mmap_at(run: _Run, command: Command, process: Process, length: int) -> int:
-    """Map ``length`` bytes where ``at=`` says, and over nothing (MAP_FIXED_NOREPLACE); return the area, or NIL."""
+    """Map ``length`` bytes where ``at=`` says, and over nothing (MAP_FIXED_NOREPLACE); return the address, or NIL."""
     start = command.number("at")
     end = start + length
     last = int(run.state.knob[Knob.TASK_SIZE])
@@ -316,14 +318,13 @@ def _mmap(run: _Run, command: Command, process: Process) -> None:
     _only(command, "populate", "at")
     size = command.parse(command.word(1, "a size"))
     length = -(-size // PAGE_SIZE) * PAGE_SIZE
-    vma = NIL
+    start = NIL
     if "at" in command.options:
-        vma = _mmap_at(run, command, process, length)
+        start = _mmap_at(run, command, process, length)
     elif length:
-        vma = mmap(run.state, process.mm, length, VmFlag.READ | VmFlag.WRITE)
-    if vma == NIL:
+        start = mmap(run.state, process.mm, length, VmFlag.READ | VmFlag.WRITE)
+    if start == NIL:
         raise command.fail(f"mmap of {size} bytes failed")
-    start = int(run.state.vma[vma].start)
     process.mappings[command.words[0]] = Mapping(start, start + length)
     if "populate" in command.words:
         _access(run, command, process, Pages(start, length >> PAGE_SHIFT), write=True)
@@ -332,7 +333,7 @@ def _mmap(run: _Run, command: Command, process: Process) -> None:
 def _brkgrow(run: _Run, command: Command, process: Process) -> None:
     size = command.parse(command.word(1, "a size"))
     start = int(run.state.mm[process.mm].brk)
-    if brk(run.state, process.mm, start + size) == NIL:
+    if brk(run.state, process.mm, start + size) != start + size:
         raise command.fail(f"brk by {size} bytes failed")
     process.mappings[command.words[0]] = Mapping(start, start + size)
 
@@ -340,7 +341,7 @@ def _brkgrow(run: _Run, command: Command, process: Process) -> None:
 def _munmap(run: _Run, command: Command, process: Process) -> None:
     _only(command, "off", "len")
     name, mapping, start, end = _range(command, process)
-    if munmap(run.state, process.mm, start, end) == NIL:
+    if munmap(run.state, process.mm, start, end) < 0:
         raise command.fail("munmap failed: too many areas")
     if (start, end) == (mapping.start, mapping.end):
         del process.mappings[name]
@@ -353,7 +354,7 @@ def _madvise(run: _Run, command: Command, process: Process) -> None:
         raise NotModelled(f"line {command.line}: madvise {advice} is not modelled yet")
     _only(command, "off", "len")
     _, _, start, end = _range(command, process)
-    if advise(run.state, process.mm, start, end) == NIL:
+    if advise(run.state, process.mm, start, end) < 0:
         raise command.fail(f"madvise {advice} failed")
 
 

@@ -116,6 +116,14 @@ class MachineSpec:
     compact_unevictable_allowed: int = 1
     swappiness: int = 60
     page_cluster: int = 3
+    overcommit_memory: int = 0
+    overcommit_ratio: int = 50
+    overcommit_kbytes: int = 0
+    max_map_count: int = 65530
+    mmap_min_addr: int = 65536  # Debian's CONFIG_DEFAULT_MMAP_MIN_ADDR
+    fault_around_bytes: int = 65536
+    vma_search: str = "tree"  # or list (node/vm/vma.py)
+    rmap_walk: str | None = None  # tree or list (node/vm/anon_vma.py); None: what the era has
     pageable_tables: bool = False  # second-level page tables are swapped too (node/vm/table_swap.py)
     numa: NumaSpec = field(default_factory=NumaSpec)
     movablecore_bytes: int = 0  # of zone MOVABLE, shared by the nodes

@@ -31,6 +31,8 @@ from node.kmap.asid import TLB_CONTEXT
 from node.kmap.entry_pages import ENTRY_PAGE
 from node.ksm.records import KSM_SCAN, RMAP_ITEM, STABLE_NODE
 from node.kthread import KTHREAD
+from node.pagecache.inode import INODE
+from node.pagecache.radix_tree import RADIX_NODE
 from node.phys.bounce import BOUNCE_POOL, BOUNCE_SLOT
 from node.phys.buddy import FREE_AREA, FREE_LIST
 from node.phys.compact_control import COMPACT_CONTROL
@@ -40,14 +42,15 @@ from node.phys.page import PAGE
 from node.phys.pcp import PCP, PCP_LIST
 from node.phys.zone import ZONE
 from node.pool import POOL
+from node.rb_max import RB_MAX
 from node.rbtree import RB_NODE
 from node.reclaim.lru import LRU
 from node.reclaim.scan_control import SCAN_CONTROL
 from node.swap.slots import SWAP_AREA, SWAP_CLUSTER, SWAP_CPU, SWAP_SLOT
 from node.swap.writeback import WRITEBACK
 from node.trace import TRACE_RUN
+from node.vm.anon_vma import ANON_VMA, ANON_VMA_CHAIN
 from node.vm.mm import MM
-from node.vm.rmap import ANON_VMA, ANON_VMA_CHAIN
 from node.vm.vma import VMA
 from node.work import WORK
 from shared.jit import use_state
@@ -108,8 +111,13 @@ class State(KernelState):
     gather_batch: Counters = table(np.int32, used="scratch")  # [MAX_BATCHES] frames that would hold that list
     mm: Records = table(MM, used="MM")
     vma: Records = table(VMA, used="VMA")
+    vm_area_stat: Counters = table(np.int64)  # [VmAreaStat]
     anon_vma: Records = table(ANON_VMA, used="ANON_VMA")
     anon_vma_chain: Records = table(ANON_VMA_CHAIN, used="ANON_VMA_CHAIN")
+    inode: Records = table(INODE, used="INODE")
+    radix_node: Records = table(RADIX_NODE, used="RADIX_NODE")
+    radix_slot: Counters = table(np.int32, used="radix_slots")  # [radix_node * RADIX_SLOTS] frames, or nodes
+    fault_outcome: Counters = table(np.int64)  # [FaultOutcome] faults that ended so
     kthread: Records = table(KTHREAD)  # [Kthread]
     lru: Records = table(LRU)  # [LruList]
     scan_control: Records = table(SCAN_CONTROL)  # [Reclaimer]
@@ -134,8 +142,11 @@ class State(KernelState):
     ksm_scan: Records = table(KSM_SCAN)  # [1]
     rmap_item: Records = table(RMAP_ITEM, used="RMAP_ITEM")
     stable_node: Records = table(STABLE_NODE, used="STABLE_NODE")
-    rb_node: Records = table(RB_NODE, used="rb")  # rmap_items, then stable nodes, then vmap areas
-    rb_root: Counters = table(np.int64)  # [Tree]
+    rb_node: Records = table(RB_NODE, used="rb")  # see node/tree_nodes.py
+    rb_max: Records = table(RB_MAX, used="rb_max")  # [node] of those trees that know the largest value below
+    rb_root: Counters = table(
+        np.int64, used="rb_roots"
+    )  # [Tree], then those of address spaces, inodes, anon_vmas
     vmap_area: Records = table(VMAP_AREA, used="VMAP_AREA")  # areas of vmalloc and modules, free ones too
     vmap_stat: Counters = table(np.int64)  # [VmapStat]
     slab_cache: Records = table(SLAB_CACHE)  # [MAX_CACHES]

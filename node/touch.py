@@ -20,9 +20,9 @@ from node.content import (
     write_first_byte,
 )
 from node.counters import Current, Request
+from node.fault.access import touch
+from node.fault.kinds import Access
 from node.joints import run_in_user_mode
-from node.vm.access import touch
-from node.vm.fault_kinds import Access
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import entry, kernel
 from shared.wrap64 import add64, mul64, shift_right64

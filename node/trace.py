@@ -28,9 +28,9 @@ import numpy as np
 
 from node.content import write_word
 from node.counters import Current, HwEvent, Knob
+from node.fault.access import touch
 from node.hw.data_cache import CacheMode
 from node.hw.paging import AccessKind
-from node.vm.access import touch
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import kernel
 from shared.rng import splitmix64_word

@@ -27,6 +27,7 @@ from node.counters import Knob
 from node.hw.paging import PAGING_MODES, PagingMode
 from node.spec import WorkSpec
 from node.trace import KIND_BITS, MAX_RUN, TRACE_RUN
+from node.vm.commit import vm_stat_account
 from node.vm.hugetlb import map_huge
 from node.vm.vma import VmFlag, insert_vma
 from shared.constants import HUGE_PAGE_SHIFT, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT
@@ -221,7 +222,10 @@ def _units(packed: Packed, order: int) -> tuple[Ints, Ints]:
 @entry
 def map_area(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
     """Map [start, end), which is free, with ``vm_flags``; return the VMA, or NIL if there are too many."""
-    return insert_vma(state, mm_index, start, end, vm_flags)
+    index = insert_vma(state, mm_index, start, end, vm_flags)
+    if index != NIL:
+        vm_stat_account(state, mm_index, vm_flags, (end - start) >> PAGE_SHIFT)
+    return index
 
 
 def _populate(state: "State", where: str, mm_index: int, area: tuple[int, int]) -> None:

@@ -10,7 +10,8 @@ says of it:
     slabs         the words of every frame that an object allocator has
     slab_arrays   the entries of every cache's arrays, where SLAB is the allocator
     slot_tables   the words of every swap slot that holds a page table
-    rb            the tree nodes of used rmap_items, of used stable nodes and of used vmap areas
+    rb            the tree nodes of used records, pool after pool; rb_max and rb_roots likewise
+    radix_slots   the slots of used nodes of files' trees
     marked        frames that were marked in this epoch; likewise violations, view_changes, late_reads
     scratch       nothing: what a kernel leaves there, no later call reads
 
@@ -26,15 +27,15 @@ import numpy.typing as npt
 
 from node.counters import Current, Knob
 from node.kalloc.slab_numbers import used_entries
+from node.pagecache.radix_tree import RADIX_SHIFT
 from node.phys.page import PageFlag
 from node.pool import Pool
+from node.rbtree import Tree
 from node.state import State
+from node.tree_nodes import NODE_POOLS, ROOT_POOLS
 
 Table = npt.NDArray[Any]
 Rule = Callable[[State, Table], Iterator[Table]]
-
-# Records of the trees' nodes are those of these pools, one after the other.
-_POOLS_IN_TREES: Final = (Pool.RMAP_ITEM, Pool.STABLE_NODE, Pool.VMAP_AREA)
 
 
 def _all(_state: State, table: Table) -> Iterator[Table]:
@@ -86,10 +87,33 @@ def _pool_links(state: State, table: Table) -> Iterator[Table]:
 
 def _tree_nodes(state: State, table: Table) -> Iterator[Table]:
     first = 0
-    for which in _POOLS_IN_TREES:
+    for which in NODE_POOLS:
         pool = state.pool[which]
         yield table[first : first + pool.mark]
         first += pool.capacity
+
+
+def _tree_values(state: State, table: Table) -> Iterator[Table]:
+    """Yield the values of those trees that keep some: none of KSM's do."""
+    first = 0
+    for which in NODE_POOLS:
+        pool = state.pool[which]
+        if which not in (Pool.RMAP_ITEM, Pool.STABLE_NODE):
+            yield table[first : first + pool.mark]
+        first += pool.capacity
+
+
+def _tree_roots(state: State, table: Table) -> Iterator[Table]:
+    yield table[: Tree.NR]
+    first = int(Tree.NR)
+    for which in ROOT_POOLS:
+        pool = state.pool[which]
+        yield table[first : first + pool.mark]
+        first += pool.capacity
+
+
+def _radix_slots(state: State, table: Table) -> Iterator[Table]:
+    yield table[: state.pool[Pool.RADIX_NODE].mark << RADIX_SHIFT]
 
 
 RULES: Final[dict[str, Rule]] = {
@@ -101,6 +125,9 @@ RULES: Final[dict[str, Rule]] = {
     "slot_tables": _slot_tables,
     "pool_links": _pool_links,
     "rb": _tree_nodes,
+    "rb_max": _tree_values,
+    "rb_roots": _tree_roots,
+    "radix_slots": _radix_slots,
     "marked": _counted_by(Current.NR_MARKED),
     "violations": _counted_by(Current.NR_VIOLATIONS),
     "view_changes": _counted_by(Current.NR_VIEW_CHANGES),

@@ -1,7 +1,7 @@
 """Compiling ahead: every unit that the cache does not hold, in parallel processes.
 
     python -m node.warm                  all units of node and scenarios
-    python -m node.warm node.vm.fault    these
+    python -m node.warm node.fault.fault    these
 
 A unit is a file with an ``@entry``. Left alone, it is compiled at its first call, in the middle of a run and
 in every process that comes too early for the others' result; so whoever starts processes warms first.
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument(
-        "unit", nargs="*", help="modules with entries, as node.vm.fault; all if none is named"
+        "unit", nargs="*", help="modules with entries, as node.fault.fault; all if none is named"
     )
     options = parser.parse_args(arguments)
     known = find_units()

@@ -34,10 +34,10 @@ import numpy as np
 
 from node.content import write_word
 from node.counters import Current, Knob
+from node.fault.access import touch
 from node.joints import dma_step, exit_mmap, run_allocations, system_call
 from node.kthread import Kthread
 from node.trace import replay_run
-from node.vm.access import touch
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import kernel
 from shared.rng import below, mix64, splitmix64_word

@@ -9,7 +9,9 @@ from node.program import Program
 from node.program_text import ProgramError
 from node.spec import MachineSpec, WorkSpec
 from node.traces import fill_traces, start_trace, trace_places
-from node.vm.mmap import madvise_mergeable, mmap, new_mm
+from node.vm.madvise import madvise_mergeable
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from node.work import WorkKind, zipf_table
 from shared.constants import NIL, PAGE_SIZE, PS_PER_NS
@@ -59,11 +61,10 @@ def start_works(state: "State", spec: MachineSpec) -> None:
         if work.workload == DMA:
             dma_frame = start_transfers(state, index, work, dma_frame)
             continue
-        vma_index = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
-        if vma_index == NIL:
+        start = mmap(state, mm_index, work.memory_bytes, VmFlag.READ | VmFlag.WRITE)
+        if start == NIL:
             where = "an address space" if spec.hw.paging != "none" else "a free block of physical memory"
             raise ValueError(f"processes.{index}.memory: {work.memory_bytes} bytes do not fit {where}")
-        start = state.vma[vma_index].start
         if work.mergeable:
             madvise_mergeable(state, mm_index, start, start + work.memory_bytes)
         record.vaddr = start

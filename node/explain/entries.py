@@ -6,13 +6,13 @@ The access itself is the machine's own (``access_as``), and so is the handler th
 from typing import TYPE_CHECKING
 
 from node.counters import Current
+from node.fault.kinds import VmFault
 from node.hw.registers import FaultVector
 from node.hw.tlb import array_set
 from node.joints import handle_mm_fault, run_in_user_mode
 from node.kmap.asid import INIT_MM, switch_mm
 from node.kmap.entry import KERNEL_MODE, enter_kernel, leave_kernel
 from node.kmap.pti import sync_pgd_fault
-from node.vm.fault_kinds import VmFault
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:

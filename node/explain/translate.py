@@ -22,6 +22,7 @@ from node.explain.cached import look_into_tlbs, look_into_walk_caches
 from node.explain.entries import serve_fault, stand_in, sync_kernel_entry
 from node.explain.faults import SERVED, SYNCED, area_at, describe_fault, what_linux_does
 from node.explain.tables import Place, hex_word, page_of, read_levels
+from node.fault.kinds import VmFault
 from node.hw.paging import PAGING_MODES, AccessKind, Mode, PagingMode, is_canonical
 from node.hw.registers import Cr0, Cr4, Efer
 from node.joints import access_as
@@ -30,7 +31,6 @@ from node.kmap.entry import KERNEL_MODE, USER_MODE, USER_PGD_BIT
 from node.kmap.memory_map import Region, RegionName, region_of, regions
 from node.phys.page import PageFlag
 from node.pool import Pool
-from node.vm.fault_kinds import VmFault
 from shared.constants import NIL, PAGE_OFFSET_MASK, PAGE_SHIFT, PS_PER_NS
 from shared.wrap64 import to_signed
 

@@ -21,7 +21,9 @@ from node.guest.host_guests import (
 from node.guest.merged_classes import MergedClasses
 from node.machine import Machine
 from node.state import State
-from node.vm.mmap import madvise_mergeable, mmap, new_mm
+from node.vm.madvise import madvise_mergeable
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SIZE, PS_PER_NS
 from shared.images import load_image
@@ -54,13 +56,12 @@ class HostMachine:
         if mm == NIL:
             raise ValueError(f"memory: the host has no page left for the process of guest {index}")
         nr_gfns = spec["memory_bytes"] // PAGE_SIZE
-        area = mmap(state, mm, spec["memory_bytes"], VmFlag.READ | VmFlag.WRITE)
-        vma = state.vma[area]
-        madvise_mergeable(state, mm, vma.start, vma.end)
+        start = mmap(state, mm, spec["memory_bytes"], VmFlag.READ | VmFlag.WRITE)
+        madvise_mergeable(state, mm, start, start + spec["memory_bytes"])
         state.mm[mm].guest = index
         guest = state.guest[index]
         guest.mm = mm
-        guest.ram_vaddr = vma.start
+        guest.ram_vaddr = start
         guest.nr_gfns = nr_gfns
         guest.view_base = self._first_gfn[index]
         guest.nr_vcpus = spec.get("cpus", 1)

@@ -48,13 +48,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Current, Knob, Panic, VmEvent
+from node.fault.kinds import VmFault
 from node.hw.cost import Cost
 from node.hw.disk import begin_epoch_of_disk, disk_io, mean_service_ps
 from node.hw.ept_view import ViolationKind
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte, pte_pfn
 from node.joints import exit_mmap, handle_mm_fault, run_kthreads
-from node.vm.fault_kinds import VmFault
 from shared.constants import NIL, PAGE_SHIFT, PS_PER_NS
 from shared.jit import bug_on, entry, kernel
 from shared.views import View

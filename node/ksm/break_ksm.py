@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from node.fault.kinds import Access, VmFault
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, pte_pfn
 from node.joints import handle_mm_fault
 from node.phys.page import PageFlag
-from node.vm.fault_kinds import Access, VmFault
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
 from shared.jit import entry, kernel

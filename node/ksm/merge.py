@@ -23,8 +23,9 @@ from node.ksm.rmap_items import remove_from_tree
 from node.ksm.stable_tree import stable_tree_append, stable_tree_insert, stable_tree_search
 from node.ksm.unstable_tree import unstable_tree_search_insert
 from node.phys.page import PageFlag
+from node.vm.anon_vma import get_anon_vma, put_anon_vma
 from node.vm.put_page import put_page
-from node.vm.rmap import get_anon_vma, page_add_rmap, page_remove_rmap, put_anon_vma
+from node.vm.rmap import page_add_rmap, page_remove_rmap
 from shared.constants import NIL
 from shared.jit import hot_kernel, kernel
 from shared.views import View

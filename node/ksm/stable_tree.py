@@ -25,7 +25,7 @@ from node.ksm.records import ItemPlace
 from node.phys.page import PageFlag
 from node.pool import Pool, pool_alloc, pool_free
 from node.rbtree import Side, Tree, rb_link, rb_replace
-from node.vm.rmap import put_anon_vma
+from node.vm.anon_vma import put_anon_vma
 from shared.constants import NIL, PS_PER_MS
 from shared.jit import bug_on, kernel
 

@@ -15,6 +15,7 @@ from node.ksm.checksum import page_key
 from node.ksm.records import ItemPlace
 from node.phys.page import PageFlag
 from node.rbtree import Side, Tree, rb_link
+from node.vm.anon_vma import only_chain
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import hot_kernel, kernel
@@ -47,14 +48,13 @@ def _is_still_there(state: "State", item_index: int) -> int:
         return 0
     if not page.page_flags & PageFlag.ANON or page.page_flags & PageFlag.KSM:
         return 0
-    chain_index = state.anon_vma[node.owner].first_chain
-    if chain_index == NIL:
+    chain = only_chain(state, node.owner)
+    if chain == NIL:
         return 0
-    chain = state.anon_vma_chain[chain_index]
-    if chain.next != NIL:
+    vma = state.vma[state.anon_vma_chain[chain].vma]
+    if not vma.vm_flags & VmFlag.MERGEABLE or vma.pgoff != vma.start >> PAGE_SHIFT:
         return 0
-    vma = state.vma[chain.vma]
-    return 1 if vma.vm_flags & VmFlag.MERGEABLE and vma.start <= node.key << PAGE_SHIFT < vma.end else 0
+    return 1 if vma.start <= node.key << PAGE_SHIFT < vma.end else 0
 
 
 @hot_kernel

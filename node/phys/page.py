@@ -5,8 +5,9 @@ read stand behind it. A record of zeroes is a frame that nobody uses and that is
 of any size is built without writing its descriptors.
 
     content, word   what the frame holds: see node/content.py
-    mapping, index  whose page it is: an anon_vma and the page's number in it, or a stable node of KSM
-    mapcount        page-table entries that point here: one more than Linux's _mapcount, whose -1 means none
+    mapping, index  whose page it is: an anon_vma and the page's number in it, a stable node of KSM, or an
+                    inode and the page's number in the file
+    mapcount        entries of the last level that point here: one more than Linux's _mapcount, whose -1 means none
     next, prev      its place on the one list it is on: a buddy list, a per-CPU list, or an LRU list
 """
 
@@ -29,6 +30,8 @@ PAGE = np.dtype(
         ("order", np.int8),  # of a free block, and of one that was allocated: log2 of its frames
         ("migrate_type", np.int8),  # of a free block: whose list it is on (node/phys/migrate_type.py)
         ("spare2", np.int16),
+        ("head", np.int32),  # of the other frames of a transparent huge page: its first frame; else 0
+        ("huge_mapcount", np.int32),  # of that first frame: entries of the PMD level that map the whole page
     ],
     align=True,
 )
@@ -62,3 +65,9 @@ class PageFlag(IntEnum):
     ISOLATED = 1 << 22  # off its LRU list, or off the buddy lists, for compaction
     COMPOUND = 1 << 23  # first of a block that stays one; its order is that of the block
     DMA = 1 << 24  # held by a device's driver
+    SWAPBACKED = 1 << 25  # anonymous or shared memory: reclaim writes it to swap
+    CACHED = 1 << 26  # in the page cache: of inode ``mapping``, page ``index``
+    MLOCKED = 1 << 27  # in an area that is locked in memory
+    HUGE = 1 << 28  # one of the 512 frames of a transparent huge page
+    DOUBLE_MAP = 1 << 29  # a huge page that entries of both levels map; each mapcount has one for the PMD's
+    WORKINGSET = 1 << 30

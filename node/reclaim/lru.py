@@ -21,7 +21,7 @@ import numpy as np
 
 from node.counters import VmStat
 from node.phys.page import PageFlag
-from shared.constants import NIL
+from shared.constants import ENTRIES_PER_TABLE, NIL
 from shared.jit import hot_kernel, kernel
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class LruList(IntEnum):
 
     INACTIVE_ANON = 0
     ACTIVE_ANON = 1
+    INACTIVE_FILE = 2
+    ACTIVE_FILE = 3
+    UNEVICTABLE = 4
 
 
 NR_LRU_LISTS = len(LruList)
@@ -50,13 +53,27 @@ COST_DECAY_SHARE = 4  # costs are halved when they pass this share of all pages
 
 
 @kernel
+def lru_size(state: "State", pfn: int) -> int:
+    """Return how many pages a frame on a list stands for: a huge page is there once, with its first frame."""
+    return ENTRIES_PER_TABLE if state.page[pfn].page_flags & PageFlag.HUGE else 1
+
+
+@kernel
 def _enter(state: "State", which: int, pfn: int) -> None:
     page = state.page[pfn]
-    page.page_flags = (page.page_flags & ~PageFlag.ACTIVE) | PageFlag.LRU
-    if which == LruList.ACTIVE_ANON:
-        page.page_flags |= PageFlag.ACTIVE
-    state.lru[which].nr_pages += 1
-    state.vm_stat[VmStat.NR_INACTIVE_ANON + which] += 1
+    page.page_flags = (page.page_flags & ~(PageFlag.ACTIVE | PageFlag.UNEVICTABLE)) | PageFlag.LRU
+    if which == LruList.UNEVICTABLE:
+        page.page_flags |= PageFlag.UNEVICTABLE
+    else:
+        if which & 1:
+            page.page_flags |= PageFlag.ACTIVE
+        if which <= LruList.ACTIVE_ANON:
+            page.page_flags |= PageFlag.SWAPBACKED
+        else:
+            page.page_flags &= ~PageFlag.SWAPBACKED
+    nr_pages = lru_size(state, pfn)
+    state.lru[which].nr_pages += nr_pages
+    state.vm_stat[VmStat.NR_INACTIVE_ANON + which] += nr_pages
 
 
 @kernel
@@ -94,7 +111,21 @@ def lru_add_tail(state: "State", which: int, pfn: int) -> None:
 @kernel
 def lru_of(state: "State", pfn: int) -> int:
     """Return the LruList that a frame with the LRU flag is on."""
-    return LruList.ACTIVE_ANON if state.page[pfn].page_flags & PageFlag.ACTIVE else LruList.INACTIVE_ANON
+    page_flags = state.page[pfn].page_flags
+    if page_flags & PageFlag.UNEVICTABLE:
+        return LruList.UNEVICTABLE
+    active = 1 if page_flags & PageFlag.ACTIVE else 0
+    return (LruList.INACTIVE_ANON if page_flags & PageFlag.SWAPBACKED else LruList.INACTIVE_FILE) + active
+
+
+@kernel
+def lru_for(state: "State", pfn: int) -> int:
+    """Return the LruList for a frame that is on none: by its kind, whether it is ACTIVE, and whether it can go."""
+    page_flags = state.page[pfn].page_flags
+    if page_flags & PageFlag.MLOCKED:
+        return LruList.UNEVICTABLE
+    active = 1 if page_flags & PageFlag.ACTIVE else 0
+    return (LruList.INACTIVE_ANON if page_flags & PageFlag.SWAPBACKED else LruList.INACTIVE_FILE) + active
 
 
 @hot_kernel
@@ -112,15 +143,17 @@ def lru_del(state: "State", pfn: int) -> None:
     else:
         state.page[page.next].prev = page.prev
     page.page_flags &= ~PageFlag.LRU
-    lru.nr_pages -= 1
-    state.vm_stat[VmStat.NR_INACTIVE_ANON + which] -= 1
+    nr_pages = lru_size(state, pfn)
+    lru.nr_pages -= nr_pages
+    state.vm_stat[VmStat.NR_INACTIVE_ANON + which] -= nr_pages
 
 
 @kernel
 def lru_rotate(state: "State", pfn: int) -> None:
     """Move a frame that can be freed at once to the inactive tail (folio_rotate_reclaimable)."""
     lru_del(state, pfn)
-    lru_add_tail(state, LruList.INACTIVE_ANON, pfn)
+    state.page[pfn].page_flags &= ~PageFlag.ACTIVE
+    lru_add_tail(state, lru_for(state, pfn), pfn)
 
 
 @kernel

@@ -13,15 +13,17 @@ from node.counters import Knob, KsmStat
 from node.hw.page_table import pte_position
 from node.hw.paging import PagingMode
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
-from node.joints import dup_swap_entry, exit_mmap, ksm_enter, note_view_change, swap_in_table
+from node.joints import dup_swap_entry, exit_mmap, get_inode, ksm_enter, note_view_change, swap_in_table
 from node.kmap.flush_calls import flush_tlb_mm
 from node.phys.page import PageFlag
-from node.vm.mmap import new_mm_record
+from node.vm.anon_vma import anon_vma_fork
+from node.vm.commit import vm_enough_memory, vm_stat_account
+from node.vm.mm_init import new_mm_record
 from node.vm.page_tables import pte_alloc
-from node.vm.rmap import anon_vma_fork, page_add_rmap
+from node.vm.rmap import count_mapped, page_add_rmap
 from node.vm.table_swap import hold_table, release_table
-from node.vm.vma import insert_vma
-from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
+from node.vm.vma import VmFlag, link_vma, new_vma
+from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
 from shared.views import View
 
@@ -54,7 +56,7 @@ def _copy_pte(state: "State", child: int, parent: int, position: int, vaddr: int
         page.page_flags &= ~PageFlag.ANON_EXCLUSIVE
         page.refcount += 1
         page_add_rmap(state, pfn)
-        child_mm.nr_anon += 1
+        count_mapped(state, child, pfn, 1)
     if pte & Pte.WRITE:
         pte &= ~Pte.WRITE
         state.pt_word[position] = pte
@@ -95,13 +97,38 @@ def _copy_area(state: "State", child: int, parent_vma: int) -> int:
 
 
 @kernel
+def _copy_record(state: "State", child: int, parent_vma: int) -> int:
+    """Give the child an area like the parent's; return it, or NIL. What is locked is not locked there."""
+    vma = state.vma[parent_vma]
+    nr_pages = (vma.end - vma.start) >> PAGE_SHIFT
+    if vma.vm_flags & VmFlag.ACCOUNT and vm_enough_memory(state, child, nr_pages) == NIL:
+        return NIL
+    vm_flags = vma.vm_flags & ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
+    index = new_vma(state, child, vma.start, vma.end, vm_flags)
+    if index == NIL:
+        return NIL
+    copy = state.vma[index]
+    copy.pgoff = vma.pgoff
+    copy.inode = vma.inode
+    if vma.inode:
+        get_inode(state, vma.inode)
+    link_vma(state, index)
+    vm_stat_account(state, child, vm_flags, nr_pages)
+    return index
+
+
+@kernel
 def _copy_areas(state: "State", child: int, parent: int) -> int:
     index = state.mm[parent].first_vma
     while index != NIL:
         vma = state.vma[index]
-        copy = insert_vma(state, child, vma.start, vma.end, vma.vm_flags)
+        if vma.vm_flags & VmFlag.DONTCOPY:
+            index = vma.next
+            continue
+        copy = _copy_record(state, child, index)
         if copy == NIL or anon_vma_fork(state, copy, index) == NIL:
             return NIL
+        # An area that never had an anonymous page is not copied: its faults do it again (vma_needs_copy).
         if vma.anon_vma and _copy_area(state, child, index) == NIL:
             return NIL
         index = vma.next
@@ -123,6 +150,15 @@ def fork_mm(state: "State", parent: int) -> int:
     child_mm.brk = parent_mm.brk
     child_mm.mmap_top = parent_mm.mmap_top
     child_mm.oom_score_adj = parent_mm.oom_score_adj
+    child_mm.start_stack = parent_mm.start_stack
+    child_mm.start_code = parent_mm.start_code
+    child_mm.end_code = parent_mm.end_code
+    child_mm.start_data = parent_mm.start_data
+    child_mm.end_data = parent_mm.end_data
+    child_mm.stack_limit = parent_mm.stack_limit
+    child_mm.as_limit = parent_mm.as_limit
+    child_mm.data_limit = parent_mm.data_limit
+    child_mm.memlock_limit = parent_mm.memlock_limit
     if parent_mm.mergeable:
         ksm_enter(state, child)
     failed = _copy_areas(state, child, parent)

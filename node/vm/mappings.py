@@ -12,7 +12,7 @@ import numpy as np
 from node.counters import Knob
 from node.findings import Ints, each, used_records
 from node.hw.paging import MIN_LEVELS_64
-from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
+from node.hw.pte import PFN_MASK, PROT_NONE, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.phys.page import PageFlag
 from node.pool import Pool
 from shared.constants import PAGE_SHIFT
@@ -39,8 +39,8 @@ class Mappings:
 
     @property
     def present(self) -> Ints:
-        """Which leaf entries map a frame."""
-        present: Ints = np.not_equal(self.pte & Pte.PRESENT, 0)
+        """Which leaf entries map a frame, for use or, PROT_NONE, for nobody's."""
+        present: Ints = np.not_equal(self.pte & (Pte.PRESENT | PROT_NONE), 0)
         return present
 
     @property

@@ -22,12 +22,31 @@ MM = np.dtype(
         ("tlb_gen", np.int64),  # flushes so far
         ("pgd_pfn", np.int32),
         ("spare_link", np.int32),
+        ("total_vm", np.int64),  # pages of all areas
+        ("data_vm", np.int64),  # of them: private and writable, no stack
+        ("exec_vm", np.int64),  # executable, not writable
+        ("stack_vm", np.int64),
+        ("locked_vm", np.int64),  # pages of locked areas
+        ("stack_limit", np.int64),  # RLIMIT_STACK and the others, in bytes; INT64_MAX: none
+        ("as_limit", np.int64),
+        ("data_limit", np.int64),
+        ("memlock_limit", np.int64),
+        ("peak_vm", np.int64),  # the most that total_vm and the resident pages have been
+        ("peak_rss", np.int64),
+        ("start_stack", np.int64),  # addresses that exec sets
+        ("start_code", np.int64),
+        ("end_code", np.int64),
+        ("start_data", np.int64),
+        ("end_data", np.int64),
         ("first_vma", np.int32),  # VMAs in order of address, or NIL
         ("last_found", np.int32),  # the VMA that the last look-up found, or NIL
         ("nr_vmas", np.int32),
         ("nr_anon", np.int32),  # pages mapped, by kind (rss)
         ("nr_swap", np.int32),  # pages swapped out
         ("nr_zero", np.int32),  # zero page mappings
+        ("nr_file", np.int32),  # pages of files mapped
+        ("nr_shmem", np.int32),  # pages of shared memory mapped
+        ("def_flags", np.int32),  # VmFlag bits of areas to come (mlockall)
         ("nr_page_tables", np.int32),
         ("alive", np.int8),  # 0 once exit has begun (mm_users == 0)
         ("mergeable", np.int8),  # MMF_VM_MERGEABLE: on ksmd's list
@@ -35,7 +54,7 @@ MM = np.dtype(
             "oom_victim",
             np.int8,
         ),  # chosen by the OOM killer while its own fault was being served: it ends next
-        ("spare", np.int8),
+        ("reaped", np.int8),  # MMF_OOM_SKIP: the OOM killer has nothing more to get here
         ("ksm_next", np.int32),  # ksmd's list of address spaces, by mm
         ("ksm_prev", np.int32),
         ("ksm_rmap_list", np.int32),  # its rmap_items by ascending address, or NIL

@@ -19,6 +19,7 @@ from node.joints import alloc_frames
 from node.phys.buddy import MAX_ORDER
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
+from node.vm.commit import vm_stat_account
 from node.vm.vma import insert_vma
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.gfp_flags import GFP_KERNEL
@@ -53,6 +54,7 @@ def nommu_mmap(state: "State", mm_index: int, length: int, vm_flags: int) -> int
     if vma == NIL:
         free_pages(state, pfn, order)
         return NIL
+    vm_stat_account(state, mm_index, vm_flags, nr_pages)
     for frame in range(pfn, pfn + nr_pages):
         state.page[frame].page_flags |= PageFlag.UNPAGED
         set_content(state, frame, 0)

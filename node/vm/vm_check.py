@@ -133,18 +133,19 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
     nr_frames = len(page_flags)
     nr_tables = np.bincount(mappings.table_pfn, minlength=nr_frames)
     mapped = np.bincount(mappings.pfn[mappings.present], minlength=nr_frames) != 0
-    anonymous = (mapped | (page_flags & PageFlag.SWAPCACHE != 0)) & (page_flags & PageFlag.ZERO_PAGE == 0)
+    pageable = mapped | (page_flags & (PageFlag.SWAPCACHE | PageFlag.CACHED) != 0)
+    pageable &= page_flags & PageFlag.ZERO_PAGE == 0
     places = {
         "reserved": page_flags & PageFlag.RESERVED != 0,
         "a hole": hole_frames(state),
         "in a free block": free_block_cover(state, PageFlag.BUDDY) != 0,
         "on a per-CPU list": free_block_cover(state, PageFlag.PCP) != 0,
         "a page table": nr_tables != 0,
-        "mapped or in the swap cache": anonymous,
+        "mapped, or in the swap or page cache": pageable,
         "the kernel's": (page_flags & PageFlag.KERNEL != 0) | _in_kernel_blocks(state),
         "an object allocator's": page_flags & PageFlag.SLAB != 0,
         "a device's": page_flags & PageFlag.DMA != 0,
-        "isolated for compaction": (page_flags & PageFlag.ISOLATED != 0) & ~anonymous,
+        "isolated for compaction": (page_flags & PageFlag.ISOLATED != 0) & ~pageable,
         "in a huge page": _frames_in(mappings.huge_heads, ENTRIES_PER_TABLE, nr_frames),
         "in a block of a machine without paging": page_flags & PageFlag.UNPAGED != 0,
     }
@@ -217,7 +218,7 @@ def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
     entries = np.bincount(mappings.pfn[mappings.present], minlength=len(page_flags))
     entries[page_flags & PageFlag.ZERO_PAGE != 0] = 0
     entries[mappings.huge_heads] += 1
-    cached = (page_flags & PageFlag.SWAPCACHE != 0).astype(np.int64)
+    cached = (page_flags & (PageFlag.SWAPCACHE | PageFlag.CACHED) != 0).astype(np.int64)
     owned = (page_flags & (PageFlag.PAGE_TABLE | PageFlag.KERNEL | PageFlag.DMA) != 0).astype(np.int64)
     owned[page_flags & PageFlag.RESERVED != 0] = 0
     if state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
@@ -234,19 +235,23 @@ def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
         np.flatnonzero(refcount != entries + cached + owned + isolated),
         lambda pfn: (
             f"frame {pfn}.refcount: is {refcount[pfn]}, but mappings {entries[pfn]},"
-            f" swap cache {cached[pfn]}, page table or kernel {owned[pfn]},"
+            f" swap or page cache {cached[pfn]}, page table or kernel {owned[pfn]},"
             f" isolation {isolated[pfn]}"
         ),
     )
-    mapped = int(((mapcount > 0) & (page_flags & PageFlag.HUGETLB == 0)).sum())
-    return wrong + differ("NR_ANON_PAGES", state.vm_stat[VmStat.NR_ANON_PAGES], mapped, "frames mapped")
+    mapped = (mapcount > 0) & (page_flags & PageFlag.HUGETLB == 0)
+    anon = page_flags & PageFlag.ANON != 0
+    for stat, frames in ((VmStat.NR_ANON_PAGES, mapped & anon), (VmStat.NR_MAPPED, mapped & ~anon)):
+        wrong += differ(stat.name, state.vm_stat[stat], int(frames.sum()), "frames mapped")
+    return wrong
 
 
 def _check_rights(state: "State", mappings: Mappings) -> list[str]:
     """Check that a frame which an entry may write is one address space's own, and no merged or zero page."""
     page_flags = state.page["page_flags"]
     writable = mappings.present & (mappings.pte & Pte.WRITE != 0)
-    exclusive = page_flags[mappings.pfn * mappings.present] & PageFlag.ANON_EXCLUSIVE != 0
+    may_write = PageFlag.ANON_EXCLUSIVE | PageFlag.CACHED
+    exclusive = page_flags[mappings.pfn * mappings.present] & may_write != 0
     wrong = each(
         np.flatnonzero(writable & ~exclusive),
         lambda i: f"{mappings.name(i)}: may write frame {mappings.pfn[i]}, which is not exclusive",
@@ -267,8 +272,13 @@ def _check_counts_of_mms(state: "State", mappings: Mappings) -> list[str]:
     mark = state.pool[Pool.MM].mark
     present = mappings.present
     zero = present & (state.page["page_flags"][mappings.pfn * present] & PageFlag.ZERO_PAGE != 0)
+    page_flags = state.page["page_flags"][mappings.pfn * present]
+    anon = present & (page_flags & PageFlag.ANON != 0)
+    shmem = present & ~anon & (page_flags & PageFlag.SWAPBACKED != 0)
     counted = {
-        "nr_anon": np.bincount(mappings.mm[present & ~zero], minlength=mark),
+        "nr_anon": np.bincount(mappings.mm[anon & ~zero], minlength=mark),
+        "nr_shmem": np.bincount(mappings.mm[shmem], minlength=mark),
+        "nr_file": np.bincount(mappings.mm[present & ~anon & ~shmem & ~zero], minlength=mark),
         "nr_zero": np.bincount(mappings.mm[zero], minlength=mark),
         "nr_swap": np.bincount(mappings.mm[~present], minlength=mark),
         "nr_page_tables": np.bincount(mappings.table_mm[mappings.table_level > 0], minlength=mark),
@@ -292,16 +302,35 @@ def _check_rmap(state: "State", mappings: Mappings, place_of: Ints) -> list[str]
     pairs = (chains["vma"].astype(np.int64) << _PAIR_SHIFT) | chains["anon_vma"]
     pages = state.page
     anon = mappings.present & (
-        pages["page_flags"][mappings.pfn * mappings.present] & (PageFlag.KSM | PageFlag.ZERO_PAGE) == 0
+        pages["page_flags"][mappings.pfn * mappings.present] & (PageFlag.KSM | PageFlag.ANON) == PageFlag.ANON
     )
     at = np.flatnonzero(anon)
     pfn = mappings.pfn[at]
+    area = np.asarray(state.vma)[place_of[at]]
+    index = area["pgoff"] + mappings.vpn[at] - (area["start"] >> PAGE_SHIFT)
     found = np.isin((place_of[at] << _PAIR_SHIFT) | pages["mapping"][pfn], pairs) & (
-        pages["index"][pfn] == mappings.vpn[at]
+        pages["index"][pfn] == index
     )
-    return each(
+    return _check_file_rmap(state, mappings, place_of) + each(
         at[~found],
         lambda i: f"{mappings.name(i)}: reverse mapping of frame {mappings.pfn[i]} does not find it",
+    )
+
+
+def _check_file_rmap(state: "State", mappings: Mappings, place_of: Ints) -> list[str]:
+    """Check that an entry which maps a page of a file lies in an area of that file, at its place."""
+    pages = state.page
+    cached = mappings.present & (pages["page_flags"][mappings.pfn * mappings.present] & PageFlag.CACHED != 0)
+    at = np.flatnonzero(cached)
+    pfn = mappings.pfn[at]
+    area = np.asarray(state.vma)[place_of[at]]
+    index = area["pgoff"] + mappings.vpn[at] - (area["start"] >> PAGE_SHIFT)
+    found = (area["inode"] == pages["mapping"][pfn]) & (pages["index"][pfn] == index)
+    return each(
+        at[~found],
+        lambda i: (
+            f"{mappings.name(i)}: maps frame {mappings.pfn[i]}, which is another page of a file than its area's"
+        ),
     )
 
 

@@ -17,7 +17,9 @@ def pages_on(state: State, which: int) -> list[int]:
         page = state.page[pfn]
         assert page.prev == previous
         assert page.page_flags & PageFlag.LRU
-        assert bool(page.page_flags & PageFlag.ACTIVE) == (which == LruList.ACTIVE_ANON)
+        assert bool(page.page_flags & PageFlag.ACTIVE) == (
+            which in (LruList.ACTIVE_ANON, LruList.ACTIVE_FILE)
+        )
         found.append(pfn)
         assert len(found) <= lru.nr_pages
         previous, pfn = pfn, page.next

@@ -11,14 +11,15 @@ import numpy as np
 from node import invariants
 from node.build import build_state
 from node.counters import Current, VmEvent, VmStat
+from node.fault.access import touch
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.joints import direct_reclaim, run_in_user_mode
 from node.phys.page import PageFlag
 from node.reclaim.lru import NR_LRU_LISTS
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
-from node.vm.access import touch
-from node.vm.mmap import mmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_S
 from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
@@ -27,7 +28,9 @@ from tests.models.lru import pages_on
 from tests.models.page_tables import NR_LEVELS, TABLE_SHIFT, leaf_entry
 from tests.models.swap import check_area
 
-SPEC = MachineSpec(memory_bytes=64 * MIB, min_free_kbytes=8_000, swap=SwapSpec(8 * MIB, "ssd"))
+SPEC = MachineSpec(
+    memory_bytes=64 * MIB, min_free_kbytes=8_000, overcommit_memory=1, swap=SwapSpec(8 * MIB, "ssd")
+)
 
 
 @entry
@@ -55,8 +58,7 @@ class SwappedMachine:
     def process(self, nr_pages: int) -> int:
         """Start a process with ``nr_pages`` of memory; return its address space."""
         mm = new_mm(self.state)
-        area = mmap(self.state, mm, nr_pages << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
-        self.base[mm] = self.state.vma[area].start
+        self.base[mm] = mmap(self.state, mm, nr_pages << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
         return mm
 
     def write(self, mm: int, page: int) -> bool:

@@ -6,13 +6,14 @@ As ``SwappedMachine``, but with processes whose areas are where a test wants the
 from node import invariants
 from node.build import build_state
 from node.counters import Current, HwEvent, VmEvent, VmStat
+from node.fault.access import touch
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.joints import direct_reclaim, run_in_user_mode
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
-from node.vm.access import touch
 from node.vm.fork import fork_mm
-from node.vm.mmap import mmap_fixed, munmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap_fixed, munmap
 from node.vm.unmap import exit_mmap
 from shared.constants import MIB, NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_S
 from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
@@ -31,6 +32,7 @@ def table_spec(swap_bytes: int = 64 * MIB, device: str = "ssd") -> MachineSpec:
         memory_bytes=64 * MIB,
         min_free_kbytes=11_000,
         page_cluster=0,
+        overcommit_memory=1,
         swap=SwapSpec(swap_bytes, device),
         pageable_tables=True,
     )

@@ -4,7 +4,7 @@ from node.build import build_state
 from node.counters import Current, Knob, KsmRun
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.spec import MachineSpec, SwapSpec
-from node.vm.mmap import madvise_mergeable
+from node.vm.madvise import madvise_mergeable
 from shared.constants import MIB, PAGE_SIZE
 from tests.node.vm_machine import SMALL_TLB, VmMachine
 

@@ -21,7 +21,7 @@ from node.phys.kcompactd import kcompactd_slice, wakeup_kcompactd
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages
 from node.vm.fork import fork_mm
-from node.vm.mmap import madvise_mergeable, madvise_unmergeable
+from node.vm.madvise import madvise_mergeable, madvise_unmergeable
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE, PS_PER_MS
 from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from tests.models.address_space import AddressSpace

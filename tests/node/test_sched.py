@@ -10,7 +10,8 @@ from node.hw.pte import Pte
 from node.sched import run_until
 from node.spec import MachineSpec, WorkSpec
 from node.state import State
-from node.vm.mmap import mmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from node.work import WorkKind
 from shared.constants import MIB, PAGE_SHIFT
@@ -141,11 +142,11 @@ def faulting_machine(*nr_pages: int, quantum_ps: int = QUANTUM_PS) -> State:
     """Return a machine whose CPUs run threads of one process in an area of AREA_PAGES."""
     state = build_state(MachineSpec(memory_bytes=64 * MIB, cpus=2, works=(WorkSpec(),) * len(nr_pages)))
     mm = new_mm(state)
-    vma = mmap(state, mm, AREA_PAGES << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
+    start = mmap(state, mm, AREA_PAGES << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
     state.knob[Knob.QUANTUM_PS] = quantum_ps
     for index, pages in enumerate(nr_pages):
         work = state.work[index]
-        values = {"kind": WorkKind.SEQUENTIAL, "vaddr": state.vma[vma].start, "nr_pages": pages, "mm": mm}
+        values = {"kind": WorkKind.SEQUENTIAL, "vaddr": start, "nr_pages": pages, "mm": mm}
         for name, value in (
             values | {"write_percent": 100, "operations": 3 * AREA_PAGES, "cpu": index}
         ).items():

@@ -94,7 +94,7 @@ def test_uncompiled_there_is_nothing_to_do(tree: Tree) -> None:
 
 
 def test_the_units_of_this_program_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"node.build", "node.vm.fault", "node.ksm.ksmd", "node.sched"} <= set(find_units())
+    assert {"node.build", "node.fault.fault", "node.ksm.ksmd", "node.sched"} <= set(find_units())
     assert "node.pool" not in find_units()  # kernels only
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert warm() == []

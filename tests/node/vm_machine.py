@@ -5,13 +5,14 @@ from dataclasses import replace
 from node.build import build_state
 from node.content import write_first_byte
 from node.counters import Current, Knob, Request
+from node.fault.access import touch
 from node.hw.hardware import resolve_hw
 from node.joints import run_in_user_mode
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
-from node.vm.access import touch
 from node.vm.fork import fork_mm
-from node.vm.mmap import mmap, munmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap, munmap
 from node.vm.unmap import exit_mmap
 from node.vm.vma import VmFlag
 from shared.constants import MIB, NIL, PAGE_SHIFT
@@ -50,7 +51,15 @@ class VmMachine:
         self, cpus: int = 1, swap_bytes: int = 0, *, rotational: bool = False, is_guest: bool = False
     ) -> None:
         swap = SwapSpec(swap_bytes, "hdd" if rotational else "ssd") if swap_bytes else None
-        spec = MachineSpec(SMALL_BYTES, cpus=cpus, min_free_kbytes=128, swap=swap, tlb=SMALL_TLB, hw=SMALL_HW)
+        spec = MachineSpec(
+            SMALL_BYTES,
+            cpus=cpus,
+            min_free_kbytes=128,
+            overcommit_memory=1,
+            swap=swap,
+            tlb=SMALL_TLB,
+            hw=SMALL_HW,
+        )
         self.state = build_state(replace(spec, is_guest=is_guest))
 
     def spawn(self) -> int:
@@ -61,9 +70,9 @@ class VmMachine:
 
     def map(self, mm: int, nr_pages: int, vm_flags: int = READ_WRITE) -> int:
         """Map ``nr_pages`` and return the address."""
-        vma = mmap(self.state, mm, nr_pages << PAGE_SHIFT, vm_flags)
-        assert vma != NIL
-        return int(self.state.vma[vma].start)
+        start = mmap(self.state, mm, nr_pages << PAGE_SHIFT, vm_flags)
+        assert start != NIL
+        return start
 
     def unmap(self, mm: int, vaddr: int, nr_pages: int) -> int:
         """Unmap ``nr_pages`` from ``vaddr``; return how many were there."""

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Final
 
 from node.build import build_state
 from node.counters import Current, HwEvent
+from node.fault.access import touch
 from node.hw.paging import AccessKind
 from node.joints import run_in_user_mode, system_call
 from node.spec import MachineSpec
-from node.vm.access import touch
-from node.vm.mmap import mmap, new_mm
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap
 from node.vm.vma import VmFlag
 from shared.constants import MIB, NIL, NS_PER_US, PAGE_SHIFT, PS_PER_NS, PS_PER_US
 from shared.jit import entry
@@ -150,7 +151,7 @@ def measure_calls(hw: Mapping[str, bool]) -> Call:
 
 
 def _area(state: "State", mm_index: int, nr_pages: int, vm_flags: int) -> int:
-    return int(state.vma[mmap(state, mm_index, nr_pages << PAGE_SHIFT, vm_flags)].start)
+    return mmap(state, mm_index, nr_pages << PAGE_SHIFT, vm_flags)
 
 
 def _walks(state: "State") -> int:

@@ -14,7 +14,7 @@ from node.hw.ept_view import ViolationKind
 from node.ksm.ksmd import ksm_set_run
 from node.reclaim.lru import LruList
 from node.swap.swap_out import add_to_swap, end_page_writebacks, remove_mapping, swap_writepage
-from node.vm.unmap import try_to_unmap
+from node.vm.rmap_walk import try_to_unmap
 from shared.constants import NIL
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
 from shared.views import View

@@ -1,12 +1,12 @@
 """What Python calls in tests of the translation hardware: kernels of one call each, as entries."""
 
 from node.counters import Current
+from node.fault.access import touch
 from node.hw.mmu import access
 from node.hw.registers import invlpg, invpcid, write_cr0, write_cr3, write_cr4, write_pkru
 from node.hw.tlb_drop import drop_all, flush_lowered_view
 from node.joints import access_as, run_in_user_mode
 from node.state import State
-from node.vm.access import touch
 from shared.jit import entry
 
 

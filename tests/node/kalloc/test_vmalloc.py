@@ -33,7 +33,7 @@ from node.kmap.kernel_access import kernel_access
 from node.phys.page import PageFlag
 from node.spec import MachineSpec, SwapSpec
 from node.state import State
-from node.vm.mmap import new_mm
+from node.vm.mm_init import new_mm
 from shared.constants import GIB, KIB, MIB, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.gfp_flags import GFP_KERNEL, Gfp
 from shared.jit import entry

@@ -13,7 +13,7 @@ from node.kmap.entry import enter_kernel
 from node.kmap.kernel_access import kernel_access
 from node.spec import MachineSpec
 from node.state import State
-from node.vm.mmap import new_mm
+from node.vm.mm_init import new_mm
 from shared.constants import MIB, NIL, PAGE_SHIFT
 from shared.jit import entry
 

@@ -15,7 +15,9 @@ from node.kthread import ASLEEP, Kthread
 from node.spec import KsmSpec, MachineSpec
 from node.state import State
 from node.touch import Fill, become, fill_pages
-from node.vm.mmap import madvise_mergeable, mmap, munmap, new_mm
+from node.vm.madvise import madvise_mergeable
+from node.vm.mm_init import new_mm
+from node.vm.mmap import mmap, munmap
 from node.vm.unmap import exit_mmap
 from node.vm.vma import VmFlag
 from shared.constants import MIB, PAGE_SIZE, PS_PER_MS
@@ -44,9 +46,7 @@ class Simulated:
         for _ in range(NR_PROCESSES):
             mm = new_mm(self.state)
             become(self.state, mm)
-            start = int(
-                self.state.vma[mmap(self.state, mm, nr_pages * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)].start
-            )
+            start = mmap(self.state, mm, nr_pages * PAGE_SIZE, VmFlag.READ | VmFlag.WRITE)
             madvise_mergeable(self.state, mm, start, start + nr_pages * PAGE_SIZE)
             self.processes.append((mm, start))
 

@@ -56,10 +56,11 @@ def test_the_lists_are_those_of_the_model(steps: list[tuple[str, int, int]]) -> 
         elif action == "tail" and not listed:
             do_lru_add_tail(state, which, pfn)
             model.lists[which].append(pfn)
-        elif action == "rotate" and listed:
+        elif action == "rotate" and listed and pfn not in model.lists[LruList.UNEVICTABLE]:
+            inactive = INACTIVE if model.list_of(pfn) in (INACTIVE, ACTIVE) else LruList.INACTIVE_FILE
             do_lru_rotate(state, pfn)
             model.remove(pfn)
-            model.lists[INACTIVE].append(pfn)
+            model.lists[inactive].append(pfn)
         elif action == "del" and listed:
             do_lru_del(state, pfn)
             model.remove(pfn)

@@ -11,7 +11,7 @@ from node.kthread import Kthread
 from node.phys.page import PageFlag
 from node.swap.readahead import RA_HITS_MASK
 from node.vm.fork import fork_mm
-from node.vm.mmap import madvise_mergeable
+from node.vm.madvise import madvise_mergeable
 from shared.constants import PAGE_SHIFT, PS_PER_S
 from shared.gfp_flags import GFP_HIGHUSER_MOVABLE, Gfp
 from tests.models.swapped_machine import SwappedMachine, do_touch

@@ -9,8 +9,8 @@ from node.ksm.ksmd import ksm_do_scan
 from node.ksm.records import KsmModel
 from node.phys.page import PageFlag
 from node.state import State
-from node.vm.mmap import madvise_mergeable
-from node.vm.unmap import page_referenced
+from node.vm.madvise import madvise_mergeable
+from node.vm.rmap_walk import page_referenced
 from shared.constants import PAGE_SIZE
 from tests.node.vm_machine import VmMachine
 

@@ -12,7 +12,7 @@ from node.phys.compact_control import MigrateMode
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages, free_pages, page_is_free
 from node.reclaim.lru import LruList
-from node.vm.mmap import madvise_mergeable
+from node.vm.madvise import madvise_mergeable
 from shared.constants import PAGE_SIZE
 from shared.gfp_flags import Gfp
 from tests.models.fragmented_machine import FragmentedMachine

@@ -9,12 +9,12 @@ import pytest
 from node.build import build_state
 from node.checkpoint import digest, restore, snapshot
 from node.counters import Current, Request, VmEvent, VmStat
+from node.fault.kinds import VmFault
 from node.invariants import violations
 from node.phys.page import PageFlag
 from node.reclaim.oom import OOM_SCORE_ADJ_MIN
 from node.spec import MachineSpec
 from node.swap.slots import nr_free_slots
-from node.vm.fault_kinds import VmFault
 from node.vm.fork import fork_mm
 from node.vm.page_tables import pte_alloc
 from node.vm.table_swap import hold_table, release_table, swap_out_table

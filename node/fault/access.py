@@ -1,7 +1,7 @@
 r"""One access of a process: translated, faulted in if need be, and charged.
 
     user mode: MMU --page--> done
-                 \--fault--> kernel mode: handle_mm_fault --served--> user mode: again      node/vm/user_fault.py
+                 \--fault--> kernel mode: handle_mm_fault --served--> user mode: again      node/fault/user_fault.py
                                                           \--not--> a signal, in Linux
 
 This is what workloads do at every turn, so it is inlined there; all that is rare is a call.

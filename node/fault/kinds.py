@@ -18,3 +18,4 @@ class VmFault(IntEnum):
     DONE = 0
     OOM = 1
     SEGV = 2
+    SIGBUS = 3  # behind the end of a file

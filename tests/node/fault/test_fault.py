@@ -3,10 +3,10 @@
 import pytest
 
 from node.counters import HwEvent, Knob, VmEvent, VmStat
+from node.fault.kinds import VmFault
 from node.hw.pte import Pte
 from node.invariants import check
 from node.phys.page import PageFlag
-from node.vm.fault_kinds import VmFault
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SIZE
 from tests.node.vm_machine import VmMachine

@@ -10,6 +10,7 @@ says (node/hw/data_cache.py); else each costs the same.
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, Panic, Request
+from node.fault.kinds import VmFault
 from node.hw.cache_lines import CacheMode, line_pfn
 from node.hw.cost import Cost
 from node.hw.data_cache import cache_access, find_virtual_line, translation_hidden_ps, use_line
@@ -18,7 +19,6 @@ from node.hw.paging import AccessKind
 from node.hw.registers import FaultVector
 from node.joints import handle_mm_fault
 from node.kmap.entry import enter_kernel, leave_kernel
-from node.vm.fault_kinds import VmFault
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import bug_on, entry, kernel
 

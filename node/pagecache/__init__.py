@@ -1,0 +1,1 @@
+"""Pages of files and of shared memory: inodes, and the tree in which each keeps its pages."""

@@ -1,0 +1,168 @@
+"""Inodes: files and objects of shared memory, each with its pages in a tree and the areas that map it in another.
+
+    inode --> radix tree --> frames           page number -> frame      node/pagecache/radix_tree.py
+          --> i_mmap     --> areas            page number -> who maps it      node/vm/vma.py
+
+An inode is held by its name and by every area that maps it. One of shared memory without a name, as a shared anonymous
+mapping has, goes with the last area, and its pages go with it. A file's pages stay.
+
+Linux: include/linux/fs.h (struct inode, struct address_space), mm/filemap.c (__filemap_add_folio,
+delete_from_page_cache).
+# Differs from Linux: a file's contents are resident once used; nothing is read, written or dropped (the page cache is
+to come).
+"""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from node.content import PATTERN_FILE, generated, set_content
+from node.counters import Current, VmStat
+from node.hw.cost import Cost
+from node.pagecache.radix_tree import radix_erase, radix_find, radix_insert, radix_next
+from node.phys.page import PageFlag
+from node.phys.page_alloc import alloc_pages
+from node.pool import Pool, pool_alloc, pool_free
+from node.reclaim.lru import LruList, lru_add, lru_for
+from node.tree_nodes import inode_root
+from node.vm.commit import uncommit
+from node.vm.put_page import put_page
+from shared.constants import NIL
+from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
+from shared.jit import entry, kernel
+
+if TYPE_CHECKING:
+    from node.state import State
+
+INODE = np.dtype(
+    [
+        ("key", np.int64),  # seeds the contents of its pages
+        ("nr_pages", np.int64),  # its size, rounded up to pages
+        ("nr_cached", np.int64),  # pages in its tree
+        ("nr_committed", np.int64),  # pages that it promised (shared memory)
+        ("kind", np.int32),  # InodeKind
+        ("refcount", np.int32),  # areas that map it, and its name
+        ("radix_root", np.int32),
+        ("radix_height", np.int32),
+    ],
+    align=True,
+)
+MAX_INODES: Final = 1 << 14
+
+
+class InodeKind(IntEnum):
+    """What an inode is of."""
+
+    REGULAR = 0
+    SHMEM = 1
+
+
+@kernel
+def new_inode_record(state: "State", kind: int, nr_pages: int) -> int:
+    """Return an inode that only the caller holds, without pages; or NIL."""
+    index = pool_alloc(state, Pool.INODE)
+    if index == NIL:
+        return NIL
+    inode = state.inode[index]
+    inode.key = 0
+    inode.nr_pages = nr_pages
+    inode.nr_cached = 0
+    inode.nr_committed = 0
+    inode.kind = kind
+    inode.refcount = 1
+    inode.radix_root = 0
+    inode.radix_height = 0
+    state.rb_root[inode_root(state, index)] = NIL
+    return index
+
+
+@entry
+def new_file(state: "State", nr_pages: int, key: int) -> int:
+    """Return a regular file of ``nr_pages`` whose contents are those of ``key``, held by its name; or NIL."""
+    index = new_inode_record(state, InodeKind.REGULAR, nr_pages)
+    if index != NIL:
+        state.inode[index].key = key
+    return index
+
+
+@entry
+def get_inode(state: "State", inode: int) -> int:
+    """One more area maps the file, or has it open; return 0."""
+    state.inode[inode].refcount += 1
+    return 0
+
+
+@kernel
+def remove_from_cache(state: "State", inode: int, index: int) -> None:
+    """Take a page that nobody maps out of its file, and let go of it (delete_from_page_cache)."""
+    pfn = radix_find(state, inode, index)
+    radix_erase(state, inode, index)
+    record = state.inode[inode]
+    record.nr_cached -= 1
+    page = state.page[pfn]
+    state.vm_stat[VmStat.NR_FILE_PAGES] -= 1
+    if record.kind == InodeKind.SHMEM:
+        state.vm_stat[VmStat.NR_SHMEM] -= 1
+    elif page.page_flags & PageFlag.DIRTY:
+        state.vm_stat[VmStat.NR_DIRTY] -= 1
+    page.page_flags &= ~PageFlag.CACHED
+    page.mapping = 0
+    put_page(state, pfn)
+
+
+@entry
+def truncate_pages(state: "State", inode: int, first: int) -> int:
+    """Drop the pages from number ``first`` on, which no area maps; return how many there were."""
+    nr_pages = 0
+    index = radix_next(state, inode, first)
+    while index != NIL:
+        remove_from_cache(state, inode, index)
+        nr_pages += 1
+        index = radix_next(state, inode, index + 1)
+    return nr_pages
+
+
+@entry
+def put_inode(state: "State", inode: int) -> int:
+    """One user of the file less; with the last, it goes, and its pages with it; return 0."""
+    record = state.inode[inode]
+    record.refcount -= 1
+    if record.refcount == 0:
+        truncate_pages(state, inode, 0)
+        uncommit(state, record.nr_committed)
+        pool_free(state, Pool.INODE, inode)
+    return 0
+
+
+@kernel
+def page_of_file(state: "State", inode: int, index: int) -> int:
+    """Return the frame of page ``index`` of a file, brought into the cache if need be; or NIL without memory.
+
+    The cache holds it; who maps it takes a reference of its own. A page of shared memory begins with zeroes.
+    """
+    pfn = radix_find(state, inode, index)
+    if pfn != 0:
+        return pfn
+    pfn = alloc_pages(state, 0, GFP_HIGHUSER_MOVABLE)
+    if pfn == NIL:
+        return NIL
+    if radix_insert(state, inode, index, pfn) == NIL:
+        put_page(state, pfn)
+        return NIL
+    record = state.inode[inode]
+    record.nr_cached += 1
+    page = state.page[pfn]
+    page.page_flags |= PageFlag.CACHED
+    page.mapping = inode
+    page.index = index
+    state.vm_stat[VmStat.NR_FILE_PAGES] += 1
+    if record.kind == InodeKind.SHMEM:
+        state.vm_stat[VmStat.NR_SHMEM] += 1
+        page.page_flags |= PageFlag.SWAPBACKED
+        lru_add(state, LruList.INACTIVE_ANON, pfn)
+    else:
+        set_content(state, pfn, generated(PATTERN_FILE, record.key, index))
+        lru_add(state, lru_for(state, pfn), pfn)
+    state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO]
+    return pfn
