@@ -94,7 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="compare with a real kernel's counters",
         description="Compare with a real kernel's counters.",
     )
-    check.add_argument("golden", type=Path, nargs="+", metavar="GOLDEN", help="recorded case (JSON)")
+    check.add_argument(
+        "golden", type=Path, nargs="+", metavar="GOLDEN", help="recorded case (JSON, may be .gz)"
+    )
+    check.add_argument("-v", "--verbose", action="store_true", help="show every counter, not only those off")
+    check.add_argument(
+        "--write", type=Path, metavar="DIR", help="write our counters there, in the same format"
+    )
     check.add_argument("--json", action="store_true", help="print the result as JSON")
     check.set_defaults(verb=_check)
 
@@ -280,10 +286,12 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from node.check import GoldenError, check_files
+    from node.check_report import Telling, check_files
+    from node.golden_file import GoldenError
 
+    telling = Telling(json=options.json, verbose=options.verbose, folder=options.write)
     try:
-        return check_files(options.golden, sys.stdout.write, json=options.json)
+        return check_files(options.golden, sys.stdout.write, telling)
     except GoldenError as error:
         raise InputError(one_line(error)) from None
 

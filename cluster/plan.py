@@ -53,6 +53,8 @@ from cluster.config_devices import Device, Transfers
 from cluster.config_hardware import Hardware
 from cluster.errors import InputError, one_line
 from cluster.scenario_file import read_text
+from node.program_names import check_text
+from node.program_text import ProgramError
 from shared.alloc_traces import AllocTrace, check_cpus, load_alloc_trace
 from shared.constants import PAGE_SIZE
 from shared.images import check_image
@@ -254,9 +256,13 @@ class _Planner:
     def _program(self, process: Program, place: str) -> Spec:
         path = self.file.parent / process.program
         try:
-            return {"program": process.program, "text": read_text(path)}
+            text = read_text(path)
+            check_text(text)
         except InputError as error:
             raise InputError(f"{self.file}: {place}: {error}") from None
+        except ProgramError as error:
+            raise InputError(f"{self.file}: {place}: {path}: {error}") from None
+        return {"program": process.program, "text": text}
 
     def _trace(self, process: Trace, place: str) -> Spec:
         path = self._find(process.trace, TRACES, place)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 FREE_WORDS: Final = 6 + NR_ORDERS  # "Node 0, zone DMA, type Movable" and a number for each order
 COUNT_WORDS: Final = 4 + NR_MIGRATE_TYPES  # "Node 0, zone DMA" and a number for each type
+PER_CPU_PAGES: Final = "initial_per_cpu_pages"
 SPARE_UNMOVABLE: Final = 32  # frames kept ready for the page tables of the controller
 
 Mask = npt.NDArray[np.bool_]
@@ -293,10 +294,13 @@ def recorded_start(golden: dict[str, Any]) -> RecordedStart | None:
     snapshots = golden["snapshots"]
     if not any(key.startswith("buddy.") for snapshot in snapshots for key in snapshot.get("key", {})):
         return None
+    lines = tuple(golden["machine"]["initial_pagetypeinfo"])
+    if PER_CPU_PAGES in golden["machine"]:  # a recording of our own says it
+        return RecordedStart(lines, golden["machine"][PER_CPU_PAGES])
     level = snapshots[0]["level"]
     taken = sum(_median(value) for key, value in level.items() if key.startswith("vmstat.pgalloc_"))
     on_lists = _median(level["vmstat.pgfree"]) - taken - _median(level["vmstat.nr_free_pages"])
-    return RecordedStart(tuple(golden["machine"]["initial_pagetypeinfo"]), max(on_lists, 0))
+    return RecordedStart(lines, max(on_lists, 0))
 
 
 def _median(value: int | list[int]) -> int:

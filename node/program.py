@@ -5,12 +5,13 @@
                                 A: fill h uniq:4
 
 A *controller* line names no process and acts on the machine; ``A: COMMAND`` is done by process A, one line at
-a time. ``snapshot NAME`` notes every counter. The commands modelled so far are those in ``CONTROLLER`` and
-``PROCESS`` below; any other is a ``NotModelled`` error that names it.
+a time. ``snapshot NAME`` notes every counter. The whole language is in node/program_words.py; the commands modelled so
+far are those in ``CONTROLLER`` and ``PROCESS`` below, and others are a ``NotModelled`` error that names them.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Protocol
 
 from node import procfs
@@ -23,7 +24,10 @@ from node.joints import exit_mmap
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.kthread import run_kthreads
 from node.phys.compaction import compact_memory
-from node.program_text import Command, ProgramError, Text, commands, read_text
+from node.program_names import check_text
+from node.program_room import check_room
+from node.program_text import MAX_WORD64, Command, ProgramError, Text, commands
+from node.program_words import unmodelled, without
 from node.touch import Fill, access_pages, access_random_pages, become, fill_pages
 from node.vm.fork import fork_mm
 from node.vm.madvise import madvise_mergeable, madvise_unmergeable
@@ -51,7 +55,11 @@ SCAN_ALL_PAGES: Final = 100_000_000
 
 
 class NotModelled(ProgramError):  # noqa: N818 (it reads as what it says of the program)
-    """A command of the language whose mechanism is not modelled yet."""
+    """Parts of the language whose mechanisms are not modelled yet; ``names`` has each once."""
+
+    def __init__(self, names: Collection[str], where: str = "") -> None:
+        super().__init__(f"{where}not modelled yet: {', '.join(names)}")
+        self.names = tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +121,41 @@ class PlainDriver:
 
 
 class Program:
-    """A parsed program. Raises ``ProgramError`` if the text is wrong where that shows before it runs.
+    """A parsed program. Raises ``ProgramError`` if the text is wrong, before anything of it runs.
 
-    With ``in_part``, commands that are not modelled are passed over; ``skipped`` has their verbs.
+    It ends behind the snapshot ``up_to``, if one is named. What is not modelled and matches one of the patterns
+    ``pass_over`` is left out, a word or the whole command; ``skipped`` has the names. ``NotModelled`` has the rest.
     """
 
-    def __init__(self, text: str, *, in_part: bool = False) -> None:
-        self.text: Text = read_text(text)
-        self.skipped: list[str] = []
+    def __init__(self, text: str, *, pass_over: Collection[str] = (), up_to: str = "") -> None:
+        self.text: Text = check_text(text)
+        self.up_to = up_to
+        skipped: dict[str, None] = {}
+        missing: dict[str, int] = {}  # and the first line
+        for command in self._until():
+            for name in unmodelled(command, _table(command)):
+                if any(fnmatchcase(name, pattern) for pattern in pass_over):
+                    skipped[name] = None
+                else:
+                    missing.setdefault(name, command.line)
+        if missing:
+            raise NotModelled(missing, f"line {min(missing.values())}: ")
+        self.skipped = tuple(skipped)
+
+    def _until(self) -> Iterator[Command]:
         for command in commands(self.text):
-            if command.verb in _table(command):
-                continue
-            if not in_part:
-                raise NotModelled(f"line {command.line}: {command.verb!r} is not modelled yet")
-            if command.verb not in self.skipped:
-                self.skipped.append(command.verb)
+            yield command
+            if self.up_to and command.verb == "snapshot" and command.words[0] == self.up_to:
+                return
+        if self.up_to:
+            raise ProgramError(f"there is no snapshot {self.up_to}")
+
+    def commands(self) -> Iterator[Command]:
+        """Yield what is run, loops unrolled, what is passed over left out."""
+        for command in self._until():
+            modelled = without(command, _table(command))
+            if modelled is not None:
+                yield modelled
 
     def run(
         self, state: "State", *, as_recorded: bool = False, start: RecordedStart | None = None
@@ -137,10 +165,11 @@ class Program:
         ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted. Its
         free memory is laid out as ``start`` says, if it is given.
         """
+        for command in self.commands():
+            check_room(state, command)
         run = _Run(state, GoldenHarness(state, start) if as_recorded else PlainDriver(state))
-        for command in commands(self.text):
-            if command.verb in _table(command):
-                run.do(command)
+        for command in self.commands():
+            run.do(command)
         return run.result
 
 
@@ -290,7 +319,7 @@ def _only(command: Command, *known: str) -> None:
     """Refuse options and words whose mechanism is not modelled."""
     for word in (*command.words[2:], *command.options):
         if word not in known:
-            raise NotModelled(f"line {command.line}: {command.verb} {word} is not modelled yet")
+            raise NotModelled([f"{command.verb} {word}"], f"line {command.line}: ")
 
 
 def _mmap_at(run: _Run, command: Command, process: Process, length: int) -> int:
@@ -351,7 +380,7 @@ def _madvise(run: _Run, command: Command, process: Process) -> None:
     advice = command.word(1, "an advice")
     advise = {"mergeable": madvise_mergeable, "unmergeable": madvise_unmergeable}.get(advice)
     if advise is None:
-        raise NotModelled(f"line {command.line}: madvise {advice} is not modelled yet")
+        raise NotModelled([f"madvise {advice}"], f"line {command.line}: ")
     _only(command, "off", "len")
     _, _, start, end = _range(command, process)
     if advise(run.state, process.mm, start, end) < 0:
@@ -383,7 +412,12 @@ def _read_or_write(run: _Run, command: Command, process: Process) -> None:
     if "rand" in flags:
         count = command.number("count")
         run.request(start, (end - start) >> PAGE_SHIFT, write=write, value=command.number("val", 1))
-        if access_random_pages(run.state, process.mm, count, to_signed(command.number("seed"))) < count:
+        if (
+            access_random_pages(
+                run.state, process.mm, count, to_signed(command.number("seed", maximum=MAX_WORD64))
+            )
+            < count
+        ):
             raise command.fail(f"{command.process} was killed: no area, no right or no memory")
         return
     stride = command.number("stride", PAGE_SIZE)
@@ -399,7 +433,7 @@ def _read_or_write(run: _Run, command: Command, process: Process) -> None:
 def _fill(run: _Run, command: Command, process: Process) -> None:
     _, mapping, start, end = _range(command, process)
     pattern, *arguments = command.word(1, "a pattern").split(":")
-    values = [to_signed(command.parse(text)) for text in arguments]
+    values = [to_signed(command.parse(text, MAX_WORD64)) for text in arguments]
     kind, seed, step, repeat = _pattern(command, pattern, values)
     run.request(start, (end - start) >> PAGE_SHIFT)
     run.state.request[Request.A5] = seed

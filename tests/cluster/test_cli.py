@@ -13,6 +13,8 @@ import pytest
 
 from cluster.plan import DATA
 from cluster.results import read_manifest
+from node.program import Program
+from node.program_text import ProgramError
 from tests.cluster import programs
 from tests.cluster.fleets import document, write_scenario
 
@@ -233,6 +235,32 @@ def test_check_refuses_what_is_no_recording(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("not JSON")
     assert wrong(programs.run("check", "gone.json", cwd=tmp_path)) == "gone.json: No such file or directory"
     assert wrong(programs.run("check", "text.json", cwd=tmp_path)).startswith("text.json: not a recording: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("A: mmap h 8Q", "line 2: '8Q' is not a number such as 512P or 8M+1P*3"),
+        ("A: mmap h 0", "line 2: '0' is 0: expected a size of 1 or more"),
+        ("A: read h", "line 2: A has no mapping h"),
+        ("A: exit now", "line 2: 'now' is not understood: expected exit"),
+    ],
+)
+def test_a_wrong_program_is_told_in_the_same_words_everywhere(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "one.txt").write_text(f"spawn A\n{line}\n")
+    (tmp_path / "lab.yaml").write_text(
+        "name: lab\nduration: 1s\nmachines: [{name: m, memory: 80MiB, processes: [{program: one.txt}]}]\n"
+    )
+    (tmp_path / "case.json").write_text(json.dumps({"workload": ["spawn A", line], "snapshots": []}))
+    for arguments in (
+        ("validate", "lab.yaml"),
+        ("run", "lab.yaml", "--executor", "inline"),
+        ("check", "case.json"),
+    ):
+        assert wrong(programs.run(*arguments, cwd=tmp_path)).endswith(f": {said}"), arguments
+    with pytest.raises(ProgramError) as caught:
+        Program(f"spawn A\n{line}\n")
+    assert str(caught.value) == said
 
 
 def test_checking_invariants_is_a_setting_like_any_other(scenario: Path) -> None:

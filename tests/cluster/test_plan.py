@@ -56,12 +56,20 @@ def test_a_scenarios_own_image_comes_before_the_projects(tmp_path: Path) -> None
 
 
 def test_programs_travel_as_text(tmp_path: Path) -> None:
-    (tmp_path / "one.txt").write_text("mmap a 4096\n")
+    (tmp_path / "one.txt").write_text("spawn A\n")
     specs = plan_text(
         tmp_path,
         "name: lab\nduration: 1s\nmachines: [{name: m, memory: 64MiB, processes: [{program: one.txt}]}]\n",
     ).specs
-    assert specs[0]["processes"] == [{"program": "one.txt", "text": "mmap a 4096\n"}]
+    assert specs[0]["processes"] == [{"program": "one.txt", "text": "spawn A\n"}]
+
+
+def test_a_program_that_is_wrong_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("spawn A\nA: read h\n")
+    with pytest.raises(
+        InputError, match=r"machines.0.processes.0.program: .*one.txt: line 2: A has no mapping h$"
+    ):
+        plan_text(tmp_path, MACHINE + "      - {program: one.txt}\n")
 
 
 def test_settings_reach_the_spec_in_plain_units(tmp_path: Path) -> None:

@@ -66,5 +66,5 @@ def test_compact_moves_pages_together() -> None:
 
 
 def test_compact_takes_no_arguments() -> None:
-    with pytest.raises(ProgramError, match="line 1: compact takes no arguments"):
+    with pytest.raises(ProgramError, match="line 1: 'now' is not understood: expected compact"):
         machine().run_program("compact now\nsnapshot s\n")
