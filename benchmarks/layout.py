@@ -20,7 +20,7 @@ from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
-from node.vm import fault, mmu_gather, user_fault
+from node.vm import fault, fork, mmap, mmu_gather, page_tables, user_fault
 from node.vm.fault_kinds import VmFault
 from node.vm.vma import VmFlag
 from shared import constants, gfp_flags
@@ -81,6 +81,9 @@ MODULES_OF_CONSTANTS: Final = (
     pcp_batch,
     zone,
     fault,
+    fork,
+    mmap,
+    page_tables,
     user_fault,
     mmu_gather,
     kmem_cache,

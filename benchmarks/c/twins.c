@@ -1,4 +1,6 @@
 /* What the benchmarks call: the same functions over the same State as benchmarks/kernels.py has, in C. */
+#include "cow.h"
+#include "fork.h"
 #include "ksm.h"
 #include "slub.h"
 #include "vm.h"
@@ -32,6 +34,8 @@ int64_t first_touch(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages)
             return page;
     return nr_pages;
 }
+
+int64_t fork_mm(State *s, int64_t parent) { return fork_process(s, parent); }
 
 int64_t unmap_whole_area(State *s, int64_t mm, int64_t vaddr)
 {
