@@ -60,6 +60,7 @@ def suite(*, pages: int) -> tuple[Benchmark, ...]:
             entry=fork_mm,
             arguments=_parent,
             after=_end_child,
+            own_kernel="fork",
         ),
         Benchmark(
             name="copy-on-write break",
@@ -70,6 +71,7 @@ def suite(*, pages: int) -> tuple[Benchmark, ...]:
             entry=first_touch,
             arguments=functools.partial(_pages, pages),
             after=_end_child,
+            own_kernel="copy_on_write",
         ),
     )
 
