@@ -54,7 +54,10 @@ class Comparison:
 
 
 def compare_with_own_kernel(benchmarks: Sequence[Benchmark], results: Sequence[Result]) -> list[Comparison]:
-    """Compare those results whose benchmark says what the kernel calls it; time nothing if there is none."""
+    """Compare those results whose benchmark says what the kernel calls it; time nothing if there is none.
+
+    If there are several, the last comparison is of a page that goes through all of them, one after another.
+    """
     wanted = [
         (benchmark.own_kernel, result)
         for benchmark, result in zip(benchmarks, results, strict=True)
@@ -63,7 +66,15 @@ def compare_with_own_kernel(benchmarks: Sequence[Benchmark], results: Sequence[R
     if not wanted:
         return []
     rates = own_kernel_rates(NR_PAGES, NR_RUNS)
-    return [Comparison(result.name, result.ours_per_s, rates[operation]) for operation, result in wanted]
+    compared = [Comparison(result.name, result.ours_per_s, rates[operation]) for operation, result in wanted]
+    return [*compared, in_a_row(compared)] if len(compared) > 1 else compared
+
+
+def in_a_row(compared: Sequence[Comparison]) -> Comparison:
+    """Return how many pages a second go through all of the operations: their times add up."""
+    ours_s = sum(1 / each.ours_per_s for each in compared)
+    kernel_s = sum(1 / each.kernel_per_s for each in compared)
+    return Comparison("these, one after another", 1 / ours_s, 1 / kernel_s)
 
 
 def own_kernel_rates(nr_pages: int, nr_runs: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ from benchmarks.own_kernel import (
     OwnKernelError,
     available_bytes,
     compare_with_own_kernel,
+    in_a_row,
     own_kernel_rates,
 )
 from benchmarks.twin import NoCompilerError
@@ -46,6 +47,13 @@ def test_a_result_is_compared_with_what_the_kernel_calls_it(monkeypatch: pytest.
     assert compared["copy-on-write break"].factor == 5
     assert compared["copy-on-write break"].reached
     assert not compared["unmap"].reached
+
+
+def test_what_all_take_for_a_page_is_the_sum_of_their_times() -> None:
+    both = in_a_row([Comparison("a", 10e6, 1e6), Comparison("b", 2.5e6, 1e6)])
+    assert both.ours_per_s == pytest.approx(2e6)
+    assert both.kernel_per_s == pytest.approx(0.5e6)
+    assert both.factor == pytest.approx(4)
 
 
 def test_nothing_is_timed_for_a_benchmark_that_the_kernel_has_no_like_of(
