@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks import kernels
 from node import content, counters
+from node.fault import entries, user_fault
 from node.fault.kinds import VmFault
 from node.hw import cache_lines, cost, memory_type, mmu, paging, pte, registers, tlb, walk
 from node.kalloc import kmem_cache, slub_kmalloc, slub_records
@@ -21,7 +22,7 @@ from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
-from node.vm import fault, mmu_gather, user_fault
+from node.vm import fork, mm_init, mmu_gather, page_tables
 from node.vm.vma import VmFlag
 from shared import constants, gfp_flags
 
@@ -80,7 +81,10 @@ MODULES_OF_CONSTANTS: Final = (
     pcp,
     pcp_batch,
     zone,
-    fault,
+    entries,
+    fork,
+    mm_init,
+    page_tables,
     user_fault,
     mmu_gather,
     kmem_cache,

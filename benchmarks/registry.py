@@ -20,6 +20,8 @@ class Benchmark:
 
     ``entry(state, *arguments)`` does ``operations`` of them. ``before`` and ``after`` prepare and clear away,
     outside the time that is measured; the states must be equal again then, and are compared.
+
+    ``own_kernel`` is what c/own_kernel.c calls the same thing done by this machine's own kernel, if it does it.
     """
 
     name: str
@@ -30,3 +32,4 @@ class Benchmark:
     arguments: Callable[[State], tuple[int, ...]]
     before: Callable[[State], None] = _nothing
     after: Callable[[State], None] = _nothing
+    own_kernel: str = ""

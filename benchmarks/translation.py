@@ -110,6 +110,7 @@ def suite(*, hits: int, walks: int, walk_pages: int, fault_pages: int) -> tuple[
             arguments=functools.partial(_pages, fault_pages),
             before=functools.partial(map_pages, nr_pages=fault_pages),
             after=_unmap,
+            own_kernel="first_touch",
         ),
         Benchmark(
             name="unmap",
@@ -119,6 +120,7 @@ def suite(*, hits: int, walks: int, walk_pages: int, fault_pages: int) -> tuple[
             entry=unmap_whole_area,
             arguments=_area,
             before=functools.partial(_map_and_touch, fault_pages),
+            own_kernel="munmap",
         ),
     )
 

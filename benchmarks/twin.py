@@ -34,11 +34,17 @@ class Twins:
         return int(function(state_pointer(state), *ints))
 
 
-def compile_twins() -> Twins:
-    """Compile and load the twins. Raises NoCompilerError without gcc; gcc's own errors go to stderr."""
+def find_gcc() -> str:
+    """Return where gcc is. Raises NoCompilerError if it is not installed."""
     gcc = shutil.which("gcc")
     if gcc is None:
         raise NoCompilerError
+    return gcc
+
+
+def compile_twins() -> Twins:
+    """Compile and load the twins. Raises NoCompilerError without gcc; gcc's own errors go to stderr."""
+    gcc = find_gcc()
     with tempfile.TemporaryDirectory(prefix="pagefleet-twins-") as folder:
         (Path(folder) / "layout.h").write_text(header())
         library = Path(folder) / "twins.so"

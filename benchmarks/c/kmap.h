@@ -1,4 +1,4 @@
-/* The twin of node/kmap: the border of the kernel with its entry pages and both PGDs, and the flush after munmap. */
+/* The twin of node/kmap: the border of the kernel with its entry pages and both PGDs, and flushes. */
 #pragma once
 #include "mmu.h"
 
@@ -76,7 +76,25 @@ static void set_pgd(State *s, int64_t position, int64_t word)
 
 /* --- flushes (node/kmap/tlb_flush.py) ------------------------------------------------------------------ */
 
-static void catch_up(State *s)
+static void invalidate_user_asid(State *s, struct cpu *cpu)
+{
+    if (s->knob[KNOB_PTI])
+        cpu->user_flush_mask |= 1 << cpu->asid;
+}
+
+static void flush_one_user(State *s, int64_t index, int64_t vaddr)
+{
+    int64_t pcid = s->cpu[index].asid + 1;
+    drop_page(s, index, vaddr, pcid, 1);
+    if (!s->knob[KNOB_PTI])
+        return;
+    if (s->knob[KNOB_INVPCID])
+        drop_page(s, index, vaddr, pcid | USER_PCID_BIT, 0);
+    else
+        invalidate_user_asid(s, &s->cpu[index]);
+}
+
+static void catch_up(State *s, int64_t start, int64_t end)
 {
     int64_t index = s->current[CURRENT_CPU];
     struct cpu *cpu = &s->cpu[index];
@@ -86,19 +104,26 @@ static void catch_up(State *s)
         return;
     if (!s->knob[KNOB_PCID])
         UNREACHED();
-    if (s->knob[KNOB_PTI])
-        cpu->user_flush_mask |= 1 << cpu->asid;
-    write_cr3(s, cpu->cr3);
-    s->vm_event[VM_EVENT_NR_TLB_LOCAL_FLUSH_ALL]++;
+    if (end != FLUSH_ALL && tlb_gen == context->tlb_gen + 1) {
+        int64_t nr_pages = (end - start) >> PAGE_SHIFT;
+        for (int64_t vaddr = start; vaddr < end; vaddr += 1 << PAGE_SHIFT)
+            flush_one_user(s, index, vaddr);
+        s->current[CURRENT_CLOCK_PS] += nr_pages * s->cost[COST_TLB_FLUSH_ONE];
+        s->vm_event[VM_EVENT_NR_TLB_LOCAL_FLUSH_ONE] += nr_pages;
+    } else {
+        invalidate_user_asid(s, cpu);
+        write_cr3(s, cpu->cr3);
+        s->vm_event[VM_EVENT_NR_TLB_LOCAL_FLUSH_ALL]++;
+    }
     context->tlb_gen = tlb_gen;
 }
 
-/* Of an area above the ceiling up to which Linux flushes page by page, on the only CPU that has it loaded. */
+/* On the only CPU that has it loaded. */
 static void flush_tlb_range(State *s, int64_t mm, int64_t start, int64_t end)
 {
     int64_t here = s->current[CURRENT_CPU];
-    if ((end - start) >> PAGE_SHIFT <= SINGLE_PAGE_FLUSH_CEILING)
-        UNREACHED();
+    if (end != FLUSH_ALL && (end - start) >> PAGE_SHIFT > SINGLE_PAGE_FLUSH_CEILING)
+        end = FLUSH_ALL;
     s->mm[mm].tlb_gen++;
     for (int64_t cpu = 0; cpu < s->knob[KNOB_NR_CPUS]; cpu++)
         if (cpu != here && s->cpu[cpu].mm == mm)
@@ -109,7 +134,7 @@ static void flush_tlb_range(State *s, int64_t mm, int64_t start, int64_t end)
         UNREACHED();
     int was_in_user_mode = s->cpu[here].cpl == USER_MODE;
     enter_kernel(s);
-    catch_up(s);
+    catch_up(s, start, end);
     if (was_in_user_mode)
         leave_kernel(s);
 }

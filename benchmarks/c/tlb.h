@@ -173,6 +173,18 @@ static void drop_translation(State *s, int64_t cpu, int64_t vaddr, int64_t pcid,
         UNREACHED();
 }
 
+static void drop_page(State *s, int64_t cpu, int64_t vaddr, int64_t pcid, int with_global)
+{
+    drop_translation(s, cpu, vaddr, pcid, with_global);
+    for (int64_t role = TLB_ARRAY_WALK_PD; role < TLB_ARRAY_EPT_PD; role++) {
+        const struct tlb_array *array = &s->tlb_array[role];
+        int64_t first = cpu * s->knob[KNOB_TLB_ENTRIES] + array->first;
+        for (int64_t i = first; i < first + (int64_t)array->nr_sets * array->nr_ways; i++)
+            if ((s->tlb[i].key & PCID_MASK) == pcid)
+                invalidate(s, i);
+    }
+}
+
 static void drop_pcid(State *s, int64_t cpu, int64_t pcid)
 {
     if (s->knob[KNOB_DCACHE_MODE] == CACHE_MODE_VIRTUAL)

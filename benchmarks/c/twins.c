@@ -1,4 +1,7 @@
 /* What the benchmarks call: the same functions over the same State as benchmarks/kernels.py has, in C. */
+#include "area_tree.h"
+#include "cow.h"
+#include "fork.h"
 #include "ksm.h"
 #include "slub.h"
 #include "vm.h"
@@ -14,14 +17,27 @@ int64_t touch_in_order(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages, in
     return sum;
 }
 
+/* The i-th number drawn below a limit: below(splitmix64_word(0, i), limit) of shared/rng.py. */
+static int64_t drawn_below(int64_t i, int64_t limit)
+{
+    uint64_t word = (uint64_t)mix64((uint64_t)(i + 1) * 0x9E3779B97F4A7C15u);
+    return (int64_t)((unsigned __int128)word * (uint64_t)limit >> 64);
+}
+
 int64_t touch_at_random(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages, int64_t count)
 {
     int64_t sum = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint64_t word = (uint64_t)mix64((uint64_t)(i + 1) * 0x9E3779B97F4A7C15u);
-        int64_t page = (int64_t)((unsigned __int128)word * (uint64_t)nr_pages >> 64);
-        sum += touch(s, mm, vaddr + (page << PAGE_SHIFT), 0);
-    }
+    for (int64_t i = 0; i < count; i++)
+        sum += touch(s, mm, vaddr + (drawn_below(i, nr_pages) << PAGE_SHIFT), 0);
+    return sum;
+}
+
+/* Look up `count` addresses drawn from `nr_pages` behind `vaddr` in the tree of areas below `root`. */
+int64_t find_areas_at_random(State *s, int64_t root, int64_t vaddr, int64_t nr_pages, int64_t count)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += find_area(s, root, vaddr + (drawn_below(i, nr_pages) << PAGE_SHIFT));
     return sum;
 }
 
@@ -32,6 +48,8 @@ int64_t first_touch(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages)
             return page;
     return nr_pages;
 }
+
+int64_t fork_mm(State *s, int64_t parent) { return fork_process(s, parent); }
 
 int64_t unmap_whole_area(State *s, int64_t mm, int64_t vaddr)
 {

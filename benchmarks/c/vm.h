@@ -27,25 +27,41 @@ static void pool_free(State *s, int64_t which, int64_t index)
     pool->nr_used--;
 }
 
-static int64_t anon_vma_prepare(State *s, int64_t vma)
+static void link_anon_vma(State *s, int64_t vma, int64_t index)
 {
-    if (s->vma[vma].anon_vma != 0)
-        return 0;
-    int64_t index = pool_alloc(s, POOL_ANON_VMA), chain_index = pool_alloc(s, POOL_ANON_VMA_CHAIN);
-    if (index == NIL || chain_index == NIL)
-        return NIL;
+    int64_t chain_index = pool_alloc(s, POOL_ANON_VMA_CHAIN);
+    if (chain_index == NIL)
+        UNREACHED();
     struct anon_vma *anon_vma = &s->anon_vma[index];
     struct anon_vma_chain *chain = &s->anon_vma_chain[chain_index];
     chain->vma = (int32_t)vma;
     chain->anon_vma = (int32_t)index;
     chain->next_of_vma = s->vma[vma].first_chain;
     s->vma[vma].first_chain = (int32_t)chain_index;
-    chain->prev = chain->next = NIL;
+    chain->prev = NIL;
+    chain->next = anon_vma->first_chain;
+    if (anon_vma->first_chain != NIL)
+        s->anon_vma_chain[anon_vma->first_chain].prev = (int32_t)chain_index;
     anon_vma->first_chain = (int32_t)chain_index;
-    anon_vma->refcount = 1;
-    anon_vma->root = (int32_t)index;
+    anon_vma->refcount++;
+}
+
+static void new_anon_vma(State *s, int64_t vma)
+{
+    int64_t index = pool_alloc(s, POOL_ANON_VMA);
+    if (index == NIL)
+        UNREACHED();
+    s->anon_vma[index].first_chain = NIL;
+    s->anon_vma[index].refcount = 0;
+    s->anon_vma[index].root = (int32_t)index;
+    link_anon_vma(s, vma, index);
     s->vma[vma].anon_vma = (int32_t)index;
-    return 0;
+}
+
+static void anon_vma_prepare(State *s, int64_t vma)
+{
+    if (s->vma[vma].anon_vma == 0)
+        new_anon_vma(s, vma);
 }
 
 static void unlink_anon_vmas(State *s, int64_t vma)
@@ -201,13 +217,19 @@ static void gather_finish(State *s)
     s->current[CURRENT_GATHER_LIMIT] = 0;
 }
 
-static int64_t alloc_table(State *s, int64_t mm, int64_t level)
+static void make_table(State *s, int64_t pfn)
 {
-    int64_t pfn = alloc_pages(s, 0, GFP_KERNEL), shift = s->knob[KNOB_TABLE_SHIFT];
+    int64_t shift = s->knob[KNOB_TABLE_SHIFT];
     s->page[pfn].page_flags |= PAGE_FLAG_PAGE_TABLE;
     s->page[pfn].content = table_content(s, pfn);
     for (int64_t i = pfn << shift; i < (pfn + 1) << shift; i++)
         s->pt_word[i] = 0;
+}
+
+static int64_t alloc_table(State *s, int64_t mm, int64_t level)
+{
+    int64_t pfn = alloc_pages(s, 0, GFP_KERNEL);
+    make_table(s, pfn);
     count_tables(s, mm, level, 1);
     return pfn;
 }
@@ -288,6 +310,48 @@ static int64_t free_tables_of_level(State *s, int64_t mm, int64_t level)
 
 /* --- faults and unmapping ------------------------------------------------------------------------------ */
 
+/* The bits of a writable entry. */
+static int64_t written_bits(const State *s, int64_t vma)
+{
+    int64_t bits = MAPPED_BITS | PTE_DIRTY | PTE_WRITE;
+    return s->vma[vma].vm_flags & VM_FLAG_EXEC ? bits : bits | s->knob[KNOB_NX_BIT];
+}
+
+static void set_user_pte(State *s, int64_t position, int64_t pte)
+{
+    s->pt_word[position] = pte;
+    if (s->knob[KNOB_IS_HOST])
+        UNREACHED();
+}
+
+static int64_t new_anon_page(State *s, int64_t vma, int64_t vaddr)
+{
+    anon_vma_prepare(s, vma);
+    int64_t pfn = alloc_pages(s, 0, GFP_HIGHUSER_MOVABLE);
+    struct page *page = &s->page[pfn];
+    page->page_flags |= PAGE_FLAG_ANON;
+    page->mapping = s->vma[vma].anon_vma;
+    page->index = vaddr >> PAGE_SHIFT;
+    page->page_flags |= PAGE_FLAG_ANON_EXCLUSIVE;
+    if (++page->mapcount == 1)
+        s->vm_stat[VM_STAT_NR_ANON_PAGES]++;
+    lru_add(s, LRU_LIST_INACTIVE_ANON, pfn);
+    return pfn;
+}
+
+static void do_anonymous_page(State *s, int64_t vma, int64_t position, int64_t vaddr)
+{
+    int64_t mm = s->vma[vma].mm;
+    if (position == NIL)
+        position = pte_alloc(s, mm, vaddr);
+    int64_t pfn = new_anon_page(s, vma, vaddr);
+    s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_ZERO];
+    s->mm[mm].nr_anon++;
+    set_user_pte(s, position, (pfn << PAGE_SHIFT) | written_bits(s, vma));
+}
+
+static void do_wp_page(State *s, int64_t vma, int64_t position, int64_t vaddr); /* cow.h */
+
 static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr, int64_t kind)
 {
     int64_t vma = find_vma(s, mm, vaddr);
@@ -298,28 +362,14 @@ static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr, int64_t kind
         s->mm[s->current[CURRENT_MM]].minflt++;
     s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_FAULT];
     int64_t position = pte_position(s, s->mm[mm].pgd_pfn, vaddr);
-    if ((position != NIL && s->pt_word[position] != 0) || s->knob[KNOB_PAGEABLE_TABLES])
+    int64_t pte = position == NIL ? 0 : s->pt_word[position];
+    if (s->knob[KNOB_PAGEABLE_TABLES])
         UNREACHED();
-    if (position == NIL)
-        position = pte_alloc(s, mm, vaddr);
-    if (anon_vma_prepare(s, vma) == NIL)
-        return VM_FAULT_OOM;
-    int64_t pfn = alloc_pages(s, 0, GFP_HIGHUSER_MOVABLE);
-    struct page *page = &s->page[pfn];
-    page->page_flags |= PAGE_FLAG_ANON;
-    page->mapping = s->vma[vma].anon_vma;
-    page->index = vaddr >> PAGE_SHIFT;
-    page->page_flags |= PAGE_FLAG_ANON_EXCLUSIVE;
-    if (++page->mapcount == 1)
-        s->vm_stat[VM_STAT_NR_ANON_PAGES]++;
-    lru_add(s, LRU_LIST_INACTIVE_ANON, pfn);
-    s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_ZERO];
-    s->mm[mm].nr_anon++;
-    int64_t bits = MAPPED_BITS | PTE_DIRTY | PTE_WRITE;
-    if (!(s->vma[vma].vm_flags & VM_FLAG_EXEC))
-        bits |= s->knob[KNOB_NX_BIT];
-    s->pt_word[position] = (pfn << PAGE_SHIFT) | bits;
-    if (s->knob[KNOB_IS_HOST])
+    if (pte == 0)
+        do_anonymous_page(s, vma, position, vaddr);
+    else if (pte & PTE_PRESENT && !(pte & PTE_WRITE))
+        do_wp_page(s, vma, position, vaddr);
+    else
         UNREACHED();
     return VM_FAULT_DONE;
 }

@@ -7,12 +7,12 @@ Linux: kernel/fork.c (dup_mmap), mm/memory.c (vma_needs_copy, copy_pte_range, co
 copy_nonpresent_pte).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from node.counters import Knob, KsmStat
 from node.hw.page_table import pte_position
 from node.hw.paging import PagingMode
-from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, pte_pfn, swap_pte_slot
+from node.hw.pte import PROT_NONE, SWAP_ENTRY_EXCLUSIVE, Pte, pte_pfn, swap_pte_slot
 from node.joints import dup_swap_entry, exit_mmap, get_inode, ksm_enter, note_view_change, swap_in_table
 from node.kmap.flush_calls import flush_tlb_mm
 from node.phys.page import PageFlag
@@ -20,7 +20,7 @@ from node.vm.anon_vma import anon_vma_fork
 from node.vm.commit import vm_enough_memory, vm_stat_account
 from node.vm.mm_init import new_mm_record
 from node.vm.page_tables import pte_alloc
-from node.vm.rmap import count_mapped, page_add_rmap
+from node.vm.rmap import count_mapped
 from node.vm.table_swap import hold_table, release_table
 from node.vm.vma import VmFlag, link_vma, new_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
@@ -30,50 +30,78 @@ from shared.views import View
 if TYPE_CHECKING:
     from node.state import State
 
+MAPS_FRAME: Final = Pte.PRESENT | PROT_NONE  # either bit: the entry has a frame number, not a swap slot
+
 
 @kernel
-def _copy_pte(state: "State", child: int, parent: int, position: int, vaddr: int) -> int:
-    to = pte_alloc(state, child, vaddr)
-    if to == NIL:
-        return NIL
-    pte = state.pt_word[position]  # only now: reclaim, for a table, may have swapped the page out
-    child_mm = state.mm[child]
-    if is_swap_pte(pte):
-        pte &= ~SWAP_ENTRY_EXCLUSIVE
-        state.pt_word[position] = pte
-        dup_swap_entry(state, swap_pte_slot(pte))
-        child_mm.nr_swap += 1
-        state.pt_word[to] = pte
+def _copy_swap_entry(state: "State", child: int, position: int, to: int) -> None:
+    pte = state.pt_word[position] & ~SWAP_ENTRY_EXCLUSIVE
+    state.pt_word[position] = pte
+    dup_swap_entry(state, swap_pte_slot(pte))
+    state.mm[child].nr_swap += 1
+    state.pt_word[to] = pte
+
+
+@kernel
+def _share_zero_page(state: "State", child: int, pte: int) -> None:
+    state.mm[child].nr_zero += 1
+    if pte & Pte.DIRTY:  # made by KSM: see leave_zero_page
+        state.mm[child].ksm_zero_pages += 1
+        state.ksm_stat[KsmStat.KSM_ZERO_PAGES] += 1
+
+
+@kernel
+def _copy_present(state: "State", child: int, position: int, to: int) -> int:
+    """Let the child map the frame of a present entry, and take the right to write from both; return 1 if anonymous.
+
+    Returns 0 for the zero page and a file's. It is the caller who counts anonymous pages.
+    """
+    pte = state.pt_word[position]
+    page = state.page[pte_pfn(pte)]
+    flags = page.page_flags
+    state.pt_word[position] = pte & ~Pte.WRITE
+    state.pt_word[to] = pte & ~(Pte.WRITE | Pte.ACCESSED)
+    if flags & PageFlag.ZERO_PAGE:
+        _share_zero_page(state, child, pte)
         return 0
-    pfn = pte_pfn(pte)
-    page = state.page[pfn]
-    if page.page_flags & PageFlag.ZERO_PAGE:
-        child_mm.nr_zero += 1
-        if pte & Pte.DIRTY:  # made by KSM: see leave_zero_page
-            child_mm.ksm_zero_pages += 1
-            state.ksm_stat[KsmStat.KSM_ZERO_PAGES] += 1
-    else:
-        page.page_flags &= ~PageFlag.ANON_EXCLUSIVE
-        page.refcount += 1
-        page_add_rmap(state, pfn)
-        count_mapped(state, child, pfn, 1)
-    if pte & Pte.WRITE:
-        pte &= ~Pte.WRITE
-        state.pt_word[position] = pte
-        if state.knob[Knob.IS_HOST]:
-            note_view_change(state, parent, vaddr, View.READ_ONLY)
-    state.pt_word[to] = pte & ~Pte.ACCESSED
+    page.page_flags = flags & ~PageFlag.ANON_EXCLUSIVE
+    page.refcount += 1
+    page.mapcount += 1  # it is mapped already, so nr_anon_pages stays
+    if flags & PageFlag.ANON:
+        return 1
+    count_mapped(state, child, pte_pfn(pte), 1)
     return 0
+
+
+@kernel
+def _note_lost_rights(state: "State", parent: int, position: int, vaddr: int, end: int) -> None:
+    """Tell a guest whose memory the parent is which of its pages are about to become read-only."""
+    for at in range(vaddr, end, PAGE_SIZE):
+        pte = state.pt_word[position]
+        if pte & MAPS_FRAME and pte & Pte.WRITE:
+            note_view_change(state, parent, at, View.READ_ONLY)
+        position += 1
 
 
 @kernel
 def _copy_entries(state: "State", child: int, parent: int, vaddr: int, end: int) -> int:
     """Copy what one table of the parent has for [vaddr, end); return 0, or NIL without memory."""
     position = pte_position(state, state.mm[parent].pgd_pfn, vaddr)
-    for at in range(vaddr, end, PAGE_SIZE):
-        if state.pt_word[position] != 0 and _copy_pte(state, child, parent, position, at) == NIL:
-            return NIL
-        position += 1
+    to = pte_alloc(state, child, vaddr)
+    if to == NIL:
+        return NIL
+    # Only now are entries read: reclaim, for the child's table, may have swapped pages out.
+    if state.knob[Knob.IS_HOST]:
+        _note_lost_rights(state, parent, position, vaddr, end)
+    distance = to - position
+    nr_anon = 0
+    for at in range(position, position + ((end - vaddr) >> PAGE_SHIFT)):
+        pte = state.pt_word[at]
+        if pte & MAPS_FRAME:
+            nr_anon += _copy_present(state, child, at, at + distance)
+        elif pte != 0:
+            _copy_swap_entry(state, child, at, at + distance)
+    state.mm[child].nr_anon += nr_anon
     return 0
 
 
