@@ -53,8 +53,8 @@ from cluster.config_devices import Device, Transfers
 from cluster.config_hardware import Hardware
 from cluster.errors import InputError, one_line
 from cluster.scenario_file import read_text
-from node.program_names import check_text
-from node.program_text import ProgramError
+from node.program.names import check_text
+from node.program.text import ProgramError
 from shared.alloc_traces import AllocTrace, check_cpus, load_alloc_trace
 from shared.constants import PAGE_SIZE
 from shared.images import check_image

@@ -6,7 +6,7 @@ within that range widened by its own width or by 2 % of the median, whichever is
 changes since the previous snapshot.
 
     load       node/golden_file.py      the file
-    prepare    node/golden_machine.py   the machine; node/program.py: the program. What is missing, by name
+    prepare    node/golden_machine.py   the machine; node/program/program.py: the program. What is missing, by name
     run        node/golden_harness.py   what the recording's own processes cost; golden_layout.py: its free blocks
     compare    here; node/check_partial.py: of which cases only a part
     tell       node/check_report.py     text or JSON; node/golden_write.py: our counters as a recording
@@ -26,8 +26,9 @@ from node.golden_layout import LayoutError, recorded_start
 from node.golden_machine import machine_of, unmodelled_settings, warnings_of
 from node.golden_write import value_of, workload_of, written_golden
 from node.machine import Machine
-from node.program import NotModelled, Program
-from node.program_text import ProgramError
+from node.program.program import Program
+from node.program.run import NotModelled
+from node.program.text import ProgramError
 from node.spec import MachineSpec
 
 MEDIAN_SHARE: Final = 50  # a fiftieth: 2 %

@@ -12,7 +12,7 @@
 The program ends behind the snapshot ``up_to``. Of its snapshots those in ``snapshots`` are compared, or all.
 Counters are patterns as of a shell; the first of ``counters`` that matches says by how much one may lie outside what
 was recorded (null: the check's usual rule), and one that none matches is not compared, nor is one that ``without``
-matches. What is not modelled and has its name in ``passed_over`` (node/program_words.py; also a pattern) is left out
+matches. What is not modelled and has its name in ``passed_over`` (node/program/words.py; also a pattern) is left out
 of the program. ``off`` names counters of snapshots that are known to lie outside, and why: they are shown, and do not
 count as met, but are no failure.
 """

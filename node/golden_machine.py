@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from node.golden_file import Golden
 from node.phys.zone import ZONE_NAMES, ZoneId
-from node.program_text import parse_number
+from node.program.text import parse_number
 from node.spec import MachineSpec, SwapSpec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from node.golden_file import FORMAT, Golden
 from node.golden_layout import PER_CPU_PAGES, recorded_start
 from node.phys.zone import ZONE_NAMES, ZoneId
-from node.program_text import Command
+from node.program.text import Command
 
 if TYPE_CHECKING:
     from node.state import State

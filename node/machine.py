@@ -19,7 +19,8 @@ from node.ksm.ksmd import ksm_set_run
 from node.phys.memory_picture import draw_memory
 from node.proc.files import proc_text, proc_texts
 from node.proc.zones import populated_zones
-from node.program import Program, ProgramResult
+from node.program.program import Program
+from node.program.run import ProgramResult
 from node.sched import run_until
 from node.spec import MachineSpec
 from node.workloads import start_works
@@ -52,7 +53,7 @@ class Machine:
         """Run a workload program (docs/programs.md) to its end; return what its snapshots saw.
 
         ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises
-        ``node.program_text.ProgramError``, in one line, for a program that is wrong.
+        ``node.program.text.ProgramError``, in one line, for a program that is wrong.
         """
         return Program(text).run(self.state, as_recorded=as_recorded)
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 from node.alloc_traces import start_alloc_traces
 from node.counters import Current
 from node.dma_setup import DMA, start_transfers
-from node.program import Program
-from node.program_text import ProgramError
+from node.program.program import Program
+from node.program.text import ProgramError
 from node.spec import MachineSpec, WorkSpec
 from node.traces import fill_traces, start_trace, trace_places
 from node.vm.madvise import madvise_mergeable

@@ -13,8 +13,8 @@ import pytest
 
 from cluster.plan import DATA
 from cluster.results import read_manifest
-from node.program import Program
-from node.program_text import ProgramError
+from node.program.program import Program
+from node.program.text import ProgramError
 from tests.cluster import programs
 from tests.cluster.fleets import document, write_scenario
 

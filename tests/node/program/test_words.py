@@ -3,10 +3,12 @@
 import pytest
 
 from node.machine import Machine, MachineSpec
-from node.program import CONTROLLER, PROCESS, NotModelled, Program
-from node.program_names import check_text
-from node.program_text import ProgramError, commands, parse_number, read_text
-from node.program_words import CONTROLLER_SHAPES, LATER, PROCESS_SHAPES, unmodelled, without
+from node.program.controller import CONTROLLER
+from node.program.names import check_text
+from node.program.program import PROCESS, Program
+from node.program.run import NotModelled
+from node.program.text import ProgramError, commands, parse_number, read_text
+from node.program.words import CONTROLLER_SHAPES, LATER, PROCESS_SHAPES, unmodelled, without
 from shared.constants import MIB
 
 START = "spawn A\nA: mmap h 4M\n"
@@ -129,7 +131,8 @@ def test_names_and_loops_are_followed_through_the_program(text: str, complaint: 
         "A: fopen f /mnt/f4\nA: fork C\nC: fadvise f 0 0 random",
         "cgroup g memory.max=48M memory.high=1M\nspawn B cg=g oom=-1000",
         "watchfile /mnt/a /mnt/b\nksm run 1 pages_to_scan 7",
-        "A: fill h uniq:0xffffffffffffffff # a comment\n  # another\nA: read h rand back count=1 seed=0xffffffffffffffff",
+        "A: fill h uniq:0xffffffffffffffff # a comment\n  # another\n"
+        "A: read h rand back count=1 seed=0xffffffffffffffff",
         "repeat 2\n  repeat 3\n    A: mmap m$i_$j 1P+1P*$i*$j\n  end\nend",
     ],
 )

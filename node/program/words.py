@@ -10,8 +10,7 @@ r"""The words of the workload language: what each command takes, and which of it
 words for themselves, ``a|b`` for one of several; what stands in brackets may be left out, and flags and options come
 in any order behind the rest. ``check_words`` holds a command against its line, before anything of the program runs.
 
-A command is *modelled* if node/program.py has a function for its verb and none of its words is in ``LATER``. What is
-missing has a name, the same wherever it is told: ``fopen``, ``mmap file=``, ``madvise cold``, ``&``.
+A command is *modelled* if there is a function for its verb and none of its words is in ``LATER``. What is missing has a name, the same wherever it is told: ``fopen``, ``mmap file=``, ``madvise cold``, ``&``.
 """
 
 import re
@@ -19,7 +18,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from node.program_text import MAX_NUMBER, MAX_WORD64, Command, ProgramError
+from node.program.text import MAX_NUMBER, MAX_WORD64, Command, ProgramError
 from shared.constants import PAGE_SIZE
 
 RANGE: Final = "[off=OFFSET] [len=LENGTH]"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from node.proc.meminfo import SWAP_HEADER_PAGES
-from node.program_text import Command
+from node.program.text import Command
 from shared.constants import PAGE_SIZE
 from shared.units import format_size
 

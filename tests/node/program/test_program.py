@@ -4,7 +4,7 @@ import pytest
 
 from node.invariants import check
 from node.machine import Machine, MachineSpec
-from node.program_text import ProgramError
+from node.program.text import ProgramError
 from shared.constants import MIB
 
 pytestmark = pytest.mark.three_ways

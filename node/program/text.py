@@ -7,7 +7,7 @@
 
 Numbers are sums of products with the suffixes K, M, G and P (4096): ``8M+1P*$i``. They are below 2**63; a seed or an
 8-byte value, which may be any 64 bits, is below 2**64. ``#`` starts a comment, at a line's start or behind a blank.
-What the commands are is not said here: node/program_words.py has them all.
+What the commands are is not said here: node/program/words.py has them all.
 """
 
 import re

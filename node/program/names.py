@@ -14,8 +14,8 @@ A name that is given again stands for the newer mapping; the older one stays whe
 
 from dataclasses import dataclass, field
 
-from node.program_text import Command, Text, commands, read_text
-from node.program_words import check_words, shape_of
+from node.program.text import Command, Text, commands, read_text
+from node.program.words import check_words, shape_of
 
 
 def check_text(text: str) -> Text:

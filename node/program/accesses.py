@@ -1,0 +1,98 @@
+"""What a process does with its memory: read, write and fill pages."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from node.counters import Request
+from node.program.run import Process, Run, mapping_range
+from node.program.text import MAX_WORD64, Command
+from node.touch import Fill, access_pages, access_random_pages, fill_pages
+from shared.constants import PAGE_SHIFT, PAGE_SIZE
+from shared.wrap64 import to_signed
+
+REPEATED_BYTE: Final = 0x0101010101010101
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages to access, one after another."""
+
+    vaddr: int
+    nr_pages: int
+    stride: int = PAGE_SIZE
+
+
+def access_pages_of(run: Run, command: Command, process: Process, pages: Pages, *, write: bool) -> None:
+    """Read or write one byte of each page. Raises ``ProgramError`` if the process does not survive it."""
+    nr_pages = pages.nr_pages
+    run.request(pages.vaddr, nr_pages, stride=pages.stride, write=write, value=command.number("val", 1))
+    if access_pages(run.state, process.mm) < nr_pages:
+        raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+
+
+def _read_or_write(run: Run, command: Command, process: Process) -> None:
+    write = command.verb == "write"
+    flags = set(command.words[1:])
+    if unknown := flags - {"rand", "back"}:
+        raise command.fail(f"{command.verb} {unknown.pop()} is not understood")
+    _, _, start, end = mapping_range(command, process)
+    if "rand" in flags:
+        count = command.number("count")
+        run.request(start, (end - start) >> PAGE_SHIFT, write=write, value=command.number("val", 1))
+        if (
+            access_random_pages(
+                run.state, process.mm, count, to_signed(command.number("seed", maximum=MAX_WORD64))
+            )
+            < count
+        ):
+            raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+        return
+    stride = command.number("stride", PAGE_SIZE)
+    nr_pages = -(-(end - start) // stride)
+    for _ in range(command.number("loops", 1)):
+        if "back" in flags:
+            last = start + (nr_pages - 1) * stride
+            access_pages_of(run, command, process, Pages(last, nr_pages, -stride), write=write)
+        else:
+            access_pages_of(run, command, process, Pages(start, nr_pages, stride), write=write)
+
+
+def _fill(run: Run, command: Command, process: Process) -> None:
+    _, mapping, start, end = mapping_range(command, process)
+    pattern, *arguments = command.word(1, "a pattern").split(":")
+    values = [to_signed(command.parse(text, MAX_WORD64)) for text in arguments]
+    kind, seed, step, repeat = _pattern(command, pattern, values)
+    run.request(start, (end - start) >> PAGE_SHIFT)
+    run.state.request[Request.A5] = seed
+    run.state.request[Request.A6] = step
+    run.state.request[Request.A7] = repeat
+    nr_pages = (end - start) >> PAGE_SHIFT
+    if fill_pages(run.state, process.mm, kind, (start - mapping.start) >> PAGE_SHIFT) < nr_pages:
+        raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+
+
+def _pattern(command: Command, pattern: str, values: list[int]) -> tuple[int, int, int, int]:
+    """Return a pattern as (Fill, seed or value, step a page, pages before it repeats)."""
+    match pattern, values:
+        case "zero", []:
+            return Fill.SAME, 0, 0, 0
+        case "const", [byte] if 0 <= byte < 256:  # noqa: PLR2004 (a byte)
+            return Fill.SAME, to_signed(byte * REPEATED_BYTE), 0, 0
+        case "same", [value]:
+            return Fill.SAME, value, 1, 0
+        case "uniq", [seed]:
+            return Fill.UNIQUE, seed, 0, 0
+        case "mod", [repeat, seed] if repeat > 0:
+            return Fill.UNIQUE, seed, 0, repeat
+        case "half", [seed]:
+            return Fill.HALF, seed, 0, 0
+        case "text", [seed]:
+            return Fill.TEXT, seed, 0, 0
+    raise command.fail(f"{command.words[1]!r} is none of zero const:B uniq:S mod:K:S same:S half:S text:S")
+
+
+ACCESS_COMMANDS = {
+    "read": _read_or_write,
+    "write": _read_or_write,
+    "fill": _fill,
+}

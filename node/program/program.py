@@ -1,0 +1,103 @@
+"""Workload programs: the line-based language in which a simulated machine and a real one run the same thing.
+
+    spawn A                     A: mmap h 8M                 ksm_scan 2
+    A: fork C                   A: madvise h mergeable       snapshot merged
+                                A: fill h uniq:4
+
+A *controller* line names no process and acts on the machine; ``A: COMMAND`` is done by process A, one line at
+a time. ``snapshot NAME`` notes every counter. The whole language is in node/program/words.py; the commands modelled so
+far are those in ``CONTROLLER`` and ``PROCESS`` below, and others are a ``NotModelled`` error that names them.
+"""
+
+from collections.abc import Callable, Collection, Container, Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from node.golden_harness import GoldenHarness
+from node.golden_layout import RecordedStart
+from node.program.accesses import ACCESS_COMMANDS
+from node.program.areas import AREA_COMMANDS
+from node.program.controller import CONTROLLER
+from node.program.names import check_text
+from node.program.processes import PROCESS_COMMANDS
+from node.program.room import check_room
+from node.program.run import NotModelled, PlainDriver, Process, ProgramResult, Run
+from node.program.text import Command, ProgramError, Text, commands
+from node.program.words import unmodelled, without
+
+if TYPE_CHECKING:
+    from node.state import State
+
+PROCESS: Final[dict[str, Callable[[Run, Command, Process], None]]] = {
+    **AREA_COMMANDS,
+    **ACCESS_COMMANDS,
+    **PROCESS_COMMANDS,
+}
+
+
+class Program:
+    """A parsed program. Raises ``ProgramError`` if the text is wrong, before anything of it runs.
+
+    It ends behind the snapshot ``up_to``, if one is named. What is not modelled and matches one of the patterns
+    ``pass_over`` is left out, a word or the whole command; ``skipped`` has the names. ``NotModelled`` has the rest.
+    """
+
+    def __init__(self, text: str, *, pass_over: Collection[str] = (), up_to: str = "") -> None:
+        self.text: Text = check_text(text)
+        self.up_to = up_to
+        skipped: dict[str, None] = {}
+        missing: dict[str, int] = {}  # and the first line
+        for command in self._until():
+            for name in unmodelled(command, _table(command)):
+                if any(fnmatchcase(name, pattern) for pattern in pass_over):
+                    skipped[name] = None
+                else:
+                    missing.setdefault(name, command.line)
+        if missing:
+            raise NotModelled(missing, f"line {min(missing.values())}: ")
+        self.skipped = tuple(skipped)
+
+    def _until(self) -> Iterator[Command]:
+        for command in commands(self.text):
+            yield command
+            if self.up_to and command.verb == "snapshot" and command.words[0] == self.up_to:
+                return
+        if self.up_to:
+            raise ProgramError(f"there is no snapshot {self.up_to}")
+
+    def commands(self) -> Iterator[Command]:
+        """Yield what is run, loops unrolled, what is passed over left out."""
+        for command in self._until():
+            modelled = without(command, _table(command))
+            if modelled is not None:
+                yield modelled
+
+    def run(
+        self, state: "State", *, as_recorded: bool = False, start: RecordedStart | None = None
+    ) -> ProgramResult:
+        """Run to the end; return what its snapshots saw.
+
+        ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted. Its
+        free memory is laid out as ``start`` says, if it is given.
+        """
+        for command in self.commands():
+            check_room(state, command)
+        run = Run(state, GoldenHarness(state, start) if as_recorded else PlainDriver(state))
+        for command in self.commands():
+            _do(run, command)
+        return run.result
+
+
+def _table(command: Command) -> Container[str]:
+    return PROCESS if command.process else CONTROLLER
+
+
+def _do(run: Run, command: Command) -> None:
+    if not command.process:
+        run.become(run.harness.controller)
+        CONTROLLER[command.verb](run, command)
+        return
+    process = run.process(command, command.process)
+    run.become(process.mm)
+    run.harness.before_command(process.mm)
+    PROCESS[command.verb](run, command, process)
