@@ -118,7 +118,9 @@ def prepare(path: Path) -> Case:
             program = Program("\n".join(golden["workload"]), pass_over=tuple(passed_over), up_to=up_to)
         except NotModelled as error:
             missing += error.names
-    except (ProgramError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError) as error:
+        raise GoldenError(f"{path}: not a recording: {error}") from None
+    except ValueError as error:  # a ProgramError too
         raise GoldenError(f"{path}: {error}") from None
     return Case(path, name, golden, partial, spec, None if missing else program, tuple(missing))
 

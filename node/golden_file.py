@@ -20,6 +20,7 @@ FORMAT: Final = "a bare number = identical in all runs; [min, median, max] = it 
 MAX_GOLDEN_BYTES: Final = 1 << 28
 GZIP_MAGIC: Final = b"\x1f\x8b"
 NR_OF_RANGE: Final = 3  # min, median, max
+ZONE_NUMBERS: Final = ("managed", "min", "low", "high")
 _PARTS: Final = {"workload": list, "snapshots": list, "header": dict, "machine": dict}
 _REQUIRED: Final = ("workload", "snapshots")
 
@@ -68,7 +69,18 @@ def _complaint(golden: object) -> str:
             return f"not a recording: its {part} is no {'list' if kind is list else 'object'}"
     if not all(isinstance(line, str) for line in golden["workload"]):
         return "not a recording: a line of its workload is no text"
+    if not _are_zones(golden.get("machine", {}).get("zones", [])):
+        return "not a recording: its machine.zones is no list of zones and their pages"
     return _complaint_of(golden["snapshots"])
+
+
+def _are_zones(zones: object) -> bool:
+    return isinstance(zones, list) and all(
+        isinstance(zone, dict)
+        and isinstance(zone.get("zone"), str)
+        and all(_is_number(zone.get(name, 0)) for name in ZONE_NUMBERS)
+        for zone in zones
+    )
 
 
 def _complaint_of(snapshots: list[Any]) -> str:

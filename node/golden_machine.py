@@ -45,7 +45,7 @@ def machine_of(golden: Golden) -> MachineSpec:
     return MachineSpec(
         memory_bytes=_setting(header, "mem", DEFAULT_MEMORY),
         cpus=_setting(header, "smp", "1"),
-        swap=_disk(swap, machine) if swap.startswith("disk:") else None,
+        swap=_disk(swap, header, machine) if swap.startswith("disk:") else None,
         **_sysctls(golden),
         **_settings(golden),
     ).with_hw(pti=_has_pti(header), pcid=False)
@@ -58,9 +58,10 @@ def _setting(header: dict[str, Any], name: str, default: str) -> int:
         raise ValueError(f"header.{name}: {error}") from None
 
 
-def _disk(swap: str, machine: dict[str, Any]) -> SwapSpec:
+def _disk(swap: str, header: dict[str, Any], machine: dict[str, Any]) -> SwapSpec:
     size = _setting({"swap": swap.partition(":")[2]}, "swap", "")
-    return SwapSpec(size, "ssd" if str(machine.get("swap_rotational", "1")) == "0" else "hdd")
+    rotational = machine.get("swap_rotational") or header.get("rotational", "1")
+    return SwapSpec(size, "ssd" if str(rotational) == "0" else "hdd")
 
 
 def _has_pti(header: dict[str, Any]) -> bool:

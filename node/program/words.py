@@ -10,7 +10,8 @@ r"""The words of the workload language: what each command takes, and which of it
 words for themselves, ``a|b`` for one of several; what stands in brackets may be left out, and flags and options come
 in any order behind the rest. ``check_words`` holds a command against its line, before anything of the program runs.
 
-A command is *modelled* if there is a function for its verb and none of its words is in ``LATER``. What is missing has a name, the same wherever it is told: ``fopen``, ``mmap file=``, ``madvise cold``, ``&``.
+A command is *modelled* if there is a function for its verb and none of its words is in ``LATER``. What is missing
+has a name, the same wherever it is told: ``fopen``, ``mmap file=``, ``madvise cold``, ``&``.
 """
 
 import re

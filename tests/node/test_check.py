@@ -275,6 +275,7 @@ def test_a_list_of_parts_that_is_wrong_is_refused_in_one_line(
         ({"header": {"swap": "disk:many"}}, "header.swap: 'many' is not a number"),
         ({"machine": {"sysctl_vm": {"swappiness": "high"}}}, "sysctl_vm.swappiness: 'high' is not a number"),
         ({"machine": 3}, "its machine is no object"),
+        ({"machine": {"zones": [{"zone": "DMA", "low": "much"}]}}, "its machine.zones is no list of zones"),
         ({"workload": [3]}, "a line of its workload is no text"),
         ({"workload": ["spawn A", "A: mmap h"]}, "line 2: mmap needs a size"),
         ({"workload": ["spawn A", "A: mmap h 4G populate"]}, "line 2: .* the machine is too small for it"),

@@ -131,8 +131,8 @@ def test_names_and_loops_are_followed_through_the_program(text: str, complaint: 
         "A: fopen f /mnt/f4\nA: fork C\nC: fadvise f 0 0 random",
         "cgroup g memory.max=48M memory.high=1M\nspawn B cg=g oom=-1000",
         "watchfile /mnt/a /mnt/b\nksm run 1 pages_to_scan 7",
-        "A: fill h uniq:0xffffffffffffffff # a comment\n  # another\n"
-        "A: read h rand back count=1 seed=0xffffffffffffffff",
+        "A: fill h uniq:0xffffffffffffffff # a comment\n  # another\nA: read h back",
+        "A: write h rand count=1 seed=0xffffffffffffffff",
         "repeat 2\n  repeat 3\n    A: mmap m$i_$j 1P+1P*$i*$j\n  end\nend",
     ],
 )
