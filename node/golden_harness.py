@@ -18,11 +18,15 @@ from node.touch import become, touch_anew
 from node.vm.mm_init import new_mm
 from node.vm.mmap import mmap, mmap_fixed
 from node.vm.vma import VmFlag
-from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
+from shared.constants import HUGE_PAGE_SIZE, MIB, NIL, PAGE_SIZE
 
 if TYPE_CHECKING:
     from node.state import State
 
+DATA_DISK: Final = {
+    f"/mnt/{name}": int(name[1:]) * MIB
+    for name in ("f4", "f16", "f32", "f64", "f96", "f128", "g16", "g64", "s1")
+}
 CONTROLLER_ANON_PAGES: Final = 1264
 SPAWN_ANON_PAGES: Final = 101
 # Pages that lie alone, 2 MiB apart, where a program's image and heap are: each needs a page table of its own, and
@@ -45,6 +49,7 @@ class GoldenHarness:
 
     def __init__(self, state: "State", start: RecordedStart | None = None) -> None:
         self.state = state
+        self.files = DATA_DISK
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
         layout = None if start is None else GoldenLayout(state, start, CONTROLLER_ANON_PAGES)

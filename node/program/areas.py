@@ -1,18 +1,31 @@
-"""What a process does to its address space: mmap, munmap, madvise, brk."""
+"""What a process does to its address space: mmap, munmap, mprotect, madvise, brk."""
 
-from node.counters import Knob
+from typing import Final
+
+from node.counters import Knob, Request
+from node.errno import Errno
 from node.hw.paging import PagingMode
 from node.program.accesses import Pages, access_pages_of
-from node.program.run import Mapping, NotModelled, Process, Run, mapping_range, only
+from node.program.run import Mapping, Process, Run, mapping_range
 from node.program.text import Command
-from node.vm.madvise import madvise_mergeable, madvise_unmergeable
-from node.vm.mmap import brk, mmap, mmap_fixed, munmap
+from node.vm.madvise import Advice, madvise
+from node.vm.mmap import MapFlag, brk, do_mmap, mmap, munmap
+from node.vm.mprotect import mprotect
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
 
+READ_WRITE: Final = VmFlag.READ | VmFlag.WRITE
+RIGHTS: Final = {"rw": READ_WRITE, "ro": VmFlag.READ, "none": 0}
+MAP_FLAGS: Final = {
+    "shared": MapFlag.SHARED,
+    "populate": MapFlag.POPULATE,
+    "locked": MapFlag.LOCKED,
+    "noreserve": MapFlag.NORESERVE,
+}
 
-def _mmap_at(run: Run, command: Command, process: Process, length: int) -> int:
-    """Map ``length`` bytes where ``at=`` says, and over nothing (MAP_FIXED_NOREPLACE); return the address, or NIL."""
+
+def _check_address(run: Run, command: Command, process: Process, length: int) -> None:
+    """Refuse an ``at=`` that is none, or where something is."""
     start = command.number("at")
     end = start + length
     last = int(run.state.knob[Knob.TASK_SIZE])
@@ -29,23 +42,56 @@ def _mmap_at(run: Run, command: Command, process: Process, length: int) -> int:
             )
     if run.state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
         raise command.fail(f"at={start:#x}: without paging a mapping lies where its memory is")
-    return mmap_fixed(run.state, process.mm, start, end)
+
+
+def _request_of(run: Run, command: Command, process: Process, length: int) -> None:
+    """Fill in what ``do_mmap`` is to do."""
+    words = command.words[2:]
+    asked = 0
+    for word in words:
+        asked |= MAP_FLAGS.get(word, 0)
+    rights = next((RIGHTS[word] for word in words if word in RIGHTS), READ_WRITE)
+    if "at" in command.options:
+        _check_address(run, command, process, length)
+        asked |= MapFlag.FIXED_NOREPLACE
+    inode = 0
+    if "file" in command.options:
+        inode = run.inode(command, command.options["file"])
+    request = run.state.request
+    request[Request.A0] = command.number("at", 0)
+    request[Request.A1] = length
+    request[Request.A2] = rights
+    request[Request.A3] = asked
+    request[Request.A4] = inode
+    request[Request.A5] = command.number("off", 0) >> PAGE_SHIFT
+    request[Request.A6] = command.number("align", PAGE_SIZE)
 
 
 def _mmap(run: Run, command: Command, process: Process) -> None:
-    only(command, "populate", "at")
     size = command.parse(command.word(1, "a size"))
     length = -(-size // PAGE_SIZE) * PAGE_SIZE
-    start = NIL
-    if "at" in command.options:
-        start = _mmap_at(run, command, process, length)
-    elif length:
-        start = mmap(run.state, process.mm, length, VmFlag.READ | VmFlag.WRITE)
-    if start == NIL:
-        raise command.fail(f"mmap of {size} bytes failed")
+    if run.state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        start = _mmap_without_paging(run, command, process, length)
+    else:
+        _request_of(run, command, process, length)
+        start = do_mmap(run.state, process.mm)
+    if start < 0:
+        raise command.fail(f"mmap of {size} bytes failed{_because(start)}")
     process.mappings[command.words[0]] = Mapping(start, start + length)
-    if "populate" in command.words:
+
+
+def _mmap_without_paging(run: Run, command: Command, process: Process, length: int) -> int:
+    if "at" in command.options:
+        _check_address(run, command, process, length)
+    start = mmap(run.state, process.mm, length, READ_WRITE)
+    if start != NIL and "populate" in command.words:
         access_pages_of(run, command, process, Pages(start, length >> PAGE_SHIFT), write=True)
+    return start
+
+
+def _because(error: int) -> str:
+    """Return the name of an error that a kernel returned, as the end of a sentence."""
+    return f": {Errno(error).name}" if error in set(Errno) else ""
 
 
 def _brkgrow(run: Run, command: Command, process: Process) -> None:
@@ -57,28 +103,37 @@ def _brkgrow(run: Run, command: Command, process: Process) -> None:
 
 
 def _munmap(run: Run, command: Command, process: Process) -> None:
-    only(command, "off", "len")
     name, mapping, start, end = mapping_range(command, process)
-    if munmap(run.state, process.mm, start, end) < 0:
-        raise command.fail("munmap failed: too many areas")
+    error = munmap(run.state, process.mm, start, end)
+    if error < 0:
+        raise command.fail(f"munmap failed{_because(error)}")
     if (start, end) == (mapping.start, mapping.end):
         del process.mappings[name]
 
 
-def _madvise(run: Run, command: Command, process: Process) -> None:
-    advice = command.word(1, "an advice")
-    advise = {"mergeable": madvise_mergeable, "unmergeable": madvise_unmergeable}.get(advice)
-    if advise is None:
-        raise NotModelled([f"madvise {advice}"], f"line {command.line}: ")
-    only(command, "off", "len")
+def _mprotect(run: Run, command: Command, process: Process) -> None:
     _, _, start, end = mapping_range(command, process)
-    if advise(run.state, process.mm, start, end) < 0:
-        raise command.fail(f"madvise {advice} failed")
+    error = mprotect(run.state, process.mm, start, end, RIGHTS[command.word(1, "rights")])
+    if error:
+        raise command.fail(f"mprotect failed{_because(error)}")
+
+
+def _madvise(run: Run, command: Command, process: Process) -> None:
+    advice = Advice[command.word(1, "an advice").upper()]
+    _, _, start, end = mapping_range(command, process)
+    stride = command.number("stride", end - start)
+    size = command.number("size", min(stride, PAGE_SIZE) if "stride" in command.options else stride)
+    for at in range(start, end, stride):
+        error = madvise(run.state, process.mm, at, min(at + size, end), advice)
+        if error:
+            raise command.fail(f"madvise {advice.name.lower()} failed{_because(error)}")
 
 
 AREA_COMMANDS = {
     "mmap": _mmap,
     "munmap": _munmap,
+    "mprotect": _mprotect,
+    "brk": _brkgrow,
     "brkgrow": _brkgrow,
     "madvise": _madvise,
 }

@@ -82,7 +82,9 @@ class Program:
         """
         for command in self.commands():
             check_room(state, command)
-        run = Run(state, GoldenHarness(state, start) if as_recorded else PlainDriver(state))
+        run = Run(
+            state, GoldenHarness(state, start) if as_recorded else PlainDriver(state, self.text.files())
+        )
         for command in self.commands():
             _do(run, command)
         return run.result

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from node import procfs
-from node.counters import Current, Request
+from node.counters import Current, Knob, Request
 from node.fault.kinds import Access
 from node.golden_layout import buddy_counters
 from node.kthread import run_kthreads
+from node.pagecache.inode import new_file
 from node.program.text import Command, ProgramError
 from node.touch import become
 from node.vm.mm_init import new_mm
-from shared.constants import PAGE_SIZE, PS_PER_MS
+from shared.constants import NIL, PAGE_SIZE, PS_PER_MS
+from shared.streams import splitmix64
+from shared.wrap64 import to_signed
 
 if TYPE_CHECKING:
     from node.state import State
@@ -54,6 +57,7 @@ class Driver(Protocol):
     """Who starts a program's processes, and what that itself costs."""
 
     controller: int  # address space of the task that does the controller's commands; 0: none
+    files: dict[str, int]  # those that the program can map: their sizes in bytes
 
     def spawn(self) -> int:
         """Return the address space of a new process, or NIL."""
@@ -70,8 +74,9 @@ class PlainDriver:
 
     controller = 0
 
-    def __init__(self, state: "State") -> None:
+    def __init__(self, state: "State", files: dict[str, int]) -> None:
         self.state = state
+        self.files = files
 
     def spawn(self) -> int:
         """Return an empty address space, or NIL."""
@@ -91,8 +96,26 @@ class Run:
         self.state = state
         self.harness = harness
         self.processes: dict[str, Process] = {}
+        self.inodes: dict[str, int] = {}  # of the files that the program has used
         self.result = ProgramResult()
         self.snapshot("boot")
+
+    def inode(self, command: Command, path: str) -> int:
+        """Return the inode of a file. Raises ``ProgramError`` if there is no such file."""
+        if path not in self.inodes:
+            size = self.harness.files.get(path)
+            if size is None:
+                known = " ".join(sorted(self.harness.files)) or "none; '#! files: PATH=SIZE ...' makes some"
+                raise command.fail(f"there is no file {path} (there are {known})")
+            nr_pages = -(-size // PAGE_SIZE)
+            inode = new_file(self.state, nr_pages, self._content_key())
+            if inode == NIL:
+                raise command.fail("the machine has no inode left")
+            self.inodes[path] = inode
+        return self.inodes[path]
+
+    def _content_key(self) -> int:
+        return to_signed(splitmix64(int(self.state.knob[Knob.CONTENT_KEY]), len(self.inodes)))
 
     def become(self, mm_index: int) -> None:
         """Let a process, or the controller, run."""
@@ -149,10 +172,3 @@ def mapping_range(command: Command, process: Process) -> tuple[str, Mapping, int
     if not mapping.start <= start <= end:
         raise command.fail(f"off={command.options.get('off')} lies outside mapping {name}")
     return name, mapping, start, end
-
-
-def only(command: Command, *known: str) -> None:
-    """Refuse options and words whose mechanism is not modelled."""
-    for word in (*command.words[2:], *command.options):
-        if word not in known:
-            raise NotModelled([f"{command.verb} {word}"], f"line {command.line}: ")

@@ -98,6 +98,17 @@ class Text:
     header: dict[str, str] = field(default_factory=dict)
     lines: list[tuple[int, str]] = field(default_factory=list)
 
+    def files(self) -> dict[str, int]:
+        """Return the files that header line ``files: PATH=SIZE ...`` makes, with their sizes in bytes."""
+        found = {}
+        for word in self.header.get("files", "").split():
+            path, _, size = word.partition("=")
+            try:
+                found[path] = parse_number(size)
+            except ValueError:
+                raise ProgramError(f"#! files: {word!r} is not PATH=SIZE, as /data=64M") from None
+        return found
+
 
 def read_text(text: str) -> Text:
     """Split a program into its header and its lines."""

@@ -79,22 +79,15 @@ fwrand HANDLE NUMBER LENGTH count=COUNT seed=WORD64 [chunk=LENGTH]
 
 # Words of modelled commands whose mechanism is not modelled yet. A verb that is not modelled at all is not listed.
 BACKGROUND: Final = "&"
-MODELLED_ADVICE: Final = ("mergeable", "unmergeable")
+MODELLED_ADVICE: Final = (
+    *("normal", "random", "sequential", "willneed", "dontneed", "free", "cold"),
+    *("mergeable", "unmergeable", "hugepage", "nohugepage", "populate_read", "populate_write"),
+)
 LATER: Final = frozenset(
     {
         BACKGROUND,
         "spawn cg=",
         "spawn oom=",
-        "mmap shared",
-        "mmap ro",
-        "mmap none",
-        "mmap locked",
-        "mmap noreserve",
-        "mmap align=",
-        "mmap file=",
-        "mmap off=",
-        "madvise stride=",
-        "madvise size=",
         *(f"madvise {advice}" for advice in ADVICE.split("|") if advice not in MODELLED_ADVICE),
     }
 )
