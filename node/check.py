@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.check_partial import PartialCase, partial_case
+from node.golden_harness import harness_figures
 from node.golden_layout import LayoutError, recorded_start
 from node.machine import Machine
 from node.program import NotModelled, Program
@@ -137,7 +138,8 @@ def check_golden(path: Path) -> CaseResult:
         partial = partial_case(path, case)
         machine = Machine(machine_of(golden))
         program = Program("\n".join(golden["workload"]), in_part=partial is not None)
-        result = program.run(machine.state, as_recorded=True, start=recorded_start(golden))
+        figures = harness_figures(golden)
+        result = program.run(machine.state, as_recorded=True, start=recorded_start(golden), figures=figures)
     except NotModelled as error:
         return CaseResult(case, (), str(error))
     except (ProgramError, LayoutError, KeyError, ValueError) as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from node import procfs
 from node.counters import Current, Knob, KsmRun, Request
-from node.golden_harness import GoldenHarness
+from node.golden_harness import GoldenHarness, HarnessFigures
 from node.golden_layout import RecordedStart, buddy_counters
 from node.hw.paging import PagingMode
 from node.joints import exit_mmap
@@ -128,14 +128,19 @@ class Program:
                 self.skipped.append(command.verb)
 
     def run(
-        self, state: "State", *, as_recorded: bool = False, start: RecordedStart | None = None
+        self,
+        state: "State",
+        *,
+        as_recorded: bool = False,
+        start: RecordedStart | None = None,
+        figures: HarnessFigures | None = None,
     ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
-        ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted. Its
-        free memory is laid out as ``start`` says, if it is given.
+        ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
+        just booted. Its free memory is laid out as ``start`` says, if it is given.
         """
-        run = _Run(state, GoldenHarness(state, start) if as_recorded else PlainDriver(state))
+        run = _Run(state, GoldenHarness(state, start, figures) if as_recorded else PlainDriver(state))
         for command in commands(self.text):
             if command.verb in _table(command):
                 run.do(command)
