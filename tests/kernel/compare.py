@@ -21,7 +21,9 @@ from tests.kernel.script import load_workload
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record and check what the command line names; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.kernel.compare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.kernel.compare", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("workloads", nargs="+", type=Path, metavar="WORKLOAD.pf")
     parser.add_argument("--runs", type=int, default=1, help="boots of each case (default 1)")
     options = parser.parse_args(arguments)

@@ -10,7 +10,17 @@ from typing import Final
 from shared.constants import MIB, PAGE_SIZE
 from tests.kernel.errors import RecordError
 
-FILES_MIB: Final = {"f4": 4, "f16": 16, "f32": 32, "f64": 64, "f96": 96, "f128": 128, "g16": 16, "g64": 64, "s1": 1}
+FILES_MIB: Final = {
+    "f4": 4,
+    "f16": 16,
+    "f32": 32,
+    "f64": 64,
+    "f96": 96,
+    "f128": 128,
+    "g16": 16,
+    "g64": 64,
+    "s1": 1,
+}
 DATA_DISK_MIB: Final = 768
 MKE2FS: Final = "/sbin/mke2fs"
 SEED: Final = 6
@@ -28,13 +38,16 @@ def data_disk(cache: Path) -> Path:
         raise RecordError("there is no mke2fs for the data disk: apt-get install e2fsprogs")
     folder = cache.expanduser() / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    generator = random.Random(SEED)
+    generator = random.Random(SEED)  # noqa: S311 (contents of test files)
     for name, size in FILES_MIB.items():
         (folder / name).write_bytes(generator.randbytes(size * MIB))
     made = image.with_suffix(".made")
     command = [program, "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-b", str(PAGE_SIZE)]
     done = subprocess.run(
-        [*command, "-d", str(folder), str(made), f"{DATA_DISK_MIB}M"], capture_output=True, text=True, check=False
+        [*command, "-d", str(folder), str(made), f"{DATA_DISK_MIB}M"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     shutil.rmtree(folder)
     if done.returncode:

@@ -10,7 +10,15 @@ from tests.kernel.errors import RecordError
 SOURCE: Final = Path(__file__).parent / "driver.c"
 # Addresses and the layout of the stack are part of what is recorded, so nothing may depend on where gcc's
 # defaults changed.
-FLAGS: Final = ("-static", "-O2", "-fno-pie", "-no-pie", "-fno-stack-protector", "-fcf-protection=none", "-Wall")
+FLAGS: Final = (
+    "-static",
+    "-O2",
+    "-fno-pie",
+    "-no-pie",
+    "-fno-stack-protector",
+    "-fcf-protection=none",
+    "-Wall",
+)
 
 
 def compile_driver(folder: Path, compiler: str = "gcc") -> bytes:

@@ -59,7 +59,11 @@ def make_golden(
     if any(some != ["boot", *workload.snapshots] for some in names):
         raise BootError("the runs did not take the workload's snapshots")
     snapshots = [
-        _merged(workload, [run.snapshots[i] for run in runs], [run.snapshots[i - 1] for run in runs] if i else None)
+        _merged(
+            workload,
+            [run.snapshots[i] for run in runs],
+            [run.snapshots[i - 1] for run in runs] if i else None,
+        )
         for i in range(len(names[0]))
     ]
     events = [run.deaths for run in runs]
@@ -128,7 +132,12 @@ def _summary(snapshots: list[dict[str, Any]]) -> dict[str, Any]:
             if isinstance(value, list) and value[2] - value[0] > noisy.get(name, {}).get("spread", 0):
                 spread = value[2] - value[0]
                 relative = round(spread / max(abs(value[1]), 1), 4)
-                noisy[name] = {"at": snapshot["name"], "min_med_max": value, "spread": spread, "rel": relative}
+                noisy[name] = {
+                    "at": snapshot["name"],
+                    "min_med_max": value,
+                    "spread": spread,
+                    "rel": relative,
+                }
     return {"deterministic_watched": sorted(names - set(noisy)), "noisy_watched": dict(sorted(noisy.items()))}
 
 

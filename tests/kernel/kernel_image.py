@@ -19,6 +19,16 @@ from tests.kernel.errors import RecordError
 GOLDENS_PACKAGE: Final = "linux-image-6.1.0-56-amd64"
 METAPACKAGE: Final = "linux-image-amd64"
 CACHE: Final = Path("~/.cache/pagefleet/kernel")
+# Of a kernel's 400 MB of modules, those that a disk may need; the others are not kept.
+KEPT: Final = (
+    "drivers/virtio/",
+    "drivers/block/virtio_blk.ko",
+    "fs/ext4/",
+    "fs/jbd2/",
+    "fs/mbcache.ko",
+    "crypto/",
+    "lib/",
+)
 DEPENDS: Final = re.compile(rb"\0depends=([^\0]*)\0")  # of a module's .modinfo section
 
 
@@ -84,7 +94,9 @@ def _current_package() -> str:
     done = subprocess.run(["apt-cache", "depends", METAPACKAGE], capture_output=True, text=True, check=False)
     match = re.search(r"Depends: (linux-image-6\.1\.\S+)", done.stdout)
     if match is None:
-        raise RecordError(f"the kernel cannot be downloaded: apt knows no {METAPACKAGE} of 6.1 (apt-get update?)")
+        raise RecordError(
+            f"the kernel cannot be downloaded: apt knows no {METAPACKAGE} of 6.1 (apt-get update?)"
+        )
     return match[1]
 
 
@@ -101,13 +113,16 @@ def _download(package: str, folder: Path) -> None:
         archives = list(Path(temporary).glob("*.deb"))
         if done.returncode or not archives:
             lines = done.stderr.strip().splitlines() or ["apt-get download gave nothing"]
-            raise RecordError(f"{package} cannot be downloaded: {lines[-1]}")
+            raise RecordError(f"{package} cannot be downloaded: {lines[-1]} (apt-get update?)")
         unpacked = Path(temporary) / "unpacked"
         done = subprocess.run(
             ["dpkg-deb", "-x", str(archives[0]), str(unpacked)], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RecordError(f"{package} cannot be unpacked: {done.stderr.strip()}")
+        for module in unpacked.glob("lib/modules/*/kernel/**/*.ko"):
+            if not str(module).partition("/kernel/")[2].startswith(KEPT):
+                module.unlink()
         # Another recorder may have been quicker; its copy is as good.
         if not (folder / package).exists():
             unpacked.rename(folder / package)

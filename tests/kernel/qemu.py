@@ -13,9 +13,7 @@ from typing import Final
 from tests.kernel.errors import BootError, RecordError
 
 QEMU: Final = "qemu-system-x86_64"
-COMMAND_LINE: Final = (
-    "console=ttyS0 loglevel=4 panic=-1 nokaslr norandmaps no_timer_check rootfstype=ramfs"
-)
+COMMAND_LINE: Final = "console=ttyS0 loglevel=4 panic=-1 nokaslr norandmaps no_timer_check rootfstype=ramfs"
 MESSAGE_CHARACTERS: Final = 160
 
 
@@ -57,7 +55,8 @@ def arguments(spec: BootSpec, console: Path, output: Path) -> list[str]:
     if spec.icount:
         command += ["-icount", spec.icount]
     for disk in spec.disks:
-        command += ["-drive", f"file={disk},format=raw,if=virtio"]
+        # What a run writes to a disk goes to a file that is gone after it.
+        command += ["-drive", f"file={disk},format=raw,if=virtio,snapshot=on"]
     return command
 
 

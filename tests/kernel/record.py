@@ -74,7 +74,10 @@ class Recorder:
         wanted = DISK_MODULES * bool(workload.has_data or workload.swap_bytes)
         wanted += FILESYSTEM_MODULES * workload.has_data
         modules = self.kernel.with_needed(*wanted)
-        files = {"init": self.driver, "script": whole_script(workload, [f"/modules/{path.name}" for path in modules]).encode()}
+        files = {
+            "init": self.driver,
+            "script": whole_script(workload, [f"/modules/{path.name}" for path in modules]).encode(),
+        }
         files |= {f"modules/{path.name}": path.read_bytes() for path in modules}
         archive = self.folder / "initramfs"
         archive.write_bytes(cpio_archive(files, frozenset({"init"})))
@@ -93,16 +96,17 @@ class Recorder:
         try:
             return parse_run(booted.output), booted
         except BootError as error:
-            hint = "" if "line " in str(error) else f"; the kernel's last message: {last_message(booted.console)}"
+            hint = (
+                ""
+                if "line " in str(error)
+                else f"; the kernel's last message: {last_message(booted.console)}"
+            )
             raise BootError(f"{workload.name}: {error}{hint}") from None
 
     def _disks(self, workload: Workload) -> list[Path]:
         disks = []
         if workload.has_data:
-            # Each run writes to a copy.
-            copy = self.folder / "data.ext4"
-            copy.write_bytes(data_disk(CACHE).read_bytes())
-            disks.append(copy)
+            disks.append(data_disk(CACHE))
         if workload.swap_bytes:
             disks.append(swap_disk(self.folder / "swap", workload.swap_bytes))
         return disks
@@ -110,11 +114,15 @@ class Recorder:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record what the command line names; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.kernel.record", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.kernel.record", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("workloads", nargs="+", type=Path, metavar="WORKLOAD.pf")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for NAME.json")
     parser.add_argument("--runs", type=int, default=3, help="boots of each case (default 3)")
-    parser.add_argument("--keep", action="store_true", help="also write each run's console and raw counters to DIR")
+    parser.add_argument(
+        "--keep", action="store_true", help="also write each run's console and raw counters to DIR"
+    )
     options = parser.parse_args(arguments)
     try:
         if not 1 <= options.runs <= MAX_RUNS:

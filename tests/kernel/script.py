@@ -77,13 +77,14 @@ HEADER: Final = {
     "timeout": "150",
 }
 OTHER_KEYS: Final = frozenset(
-    "desc group split cmdline sysctl ra_kb fault_around rotational icount watch".split()
+    ["desc", "group", "split", "cmdline", "sysctl", "ra_kb", "fault_around", "rotational", "icount", "watch"]
 )
 SYSCTLS: Final = {
     # Nothing is written back unless the workload asks.
     "vm.dirty_writeback_centisecs": "360000",
     "vm.dirty_expire_centisecs": "360000",
 }
+MAX_CPUS: Final = 32  # of the driver's mask of CPUs
 HUGE: Final = "/sys/kernel/mm/transparent_hugepage"
 
 
@@ -156,8 +157,8 @@ def _header(given: Mapping[str, str]) -> dict[str, str]:
     for key in ("smp", "timeout", "ra_kb", "fault_around", "rotational"):
         if key in header and not re.fullmatch(r"[0-9]+", header[key]):
             raise ProgramError(f"header: {key}: {header[key]!r} is not a number")
-    if not 1 <= int(header["smp"]) <= 64:  # noqa: PLR2004 (the driver's mask of CPUs)
-        raise ProgramError(f"header: smp: {header['smp']} is not between 1 and 64")
+    if not 1 <= int(header["smp"]) <= MAX_CPUS:
+        raise ProgramError(f"header: smp: {header['smp']} is not between 1 and {MAX_CPUS}")
     if header["thp"] not in ("never", "always", "madvise"):
         raise ProgramError(f"header: thp: {header['thp']!r} is none of never always madvise")
     if any("=" not in word for word in header.get("sysctl", "").split()):
@@ -170,7 +171,9 @@ def _line(command: Command) -> str:
     if command.verb in NOT_RECORDED:
         raise command.fail(NOT_RECORDED[command.verb])
     if command.verb not in table:
-        raise command.fail(f"there is no command {command.verb!r}{' of a process' if command.process else ''}")
+        raise command.fail(
+            f"there is no command {command.verb!r}{' of a process' if command.process else ''}"
+        )
     needs = table[command.verb]
     for index, kind in enumerate(needs.rstrip("*")):
         word = command.word(index, "more words")
@@ -195,7 +198,10 @@ def whole_script(workload: Workload, modules: list[str]) -> str:
     if "rotational" in header:
         lines += [f"set /sys/block/{disk}/queue/rotational {header['rotational']}" for disk in disks]
     if workload.has_data:
-        lines += ["mount /dev/vda /mnt ext4", f"set /sys/block/vda/queue/read_ahead_kb {header.get('ra_kb', '128')}"]
+        lines += [
+            "mount /dev/vda /mnt ext4",
+            f"set /sys/block/vda/queue/read_ahead_kb {header.get('ra_kb', '128')}",
+        ]
     if workload.swap_bytes:
         lines.append(f"swapon /dev/{swap_disk}")
     lines += [f"set {HUGE}/khugepaged/defrag 0", f"set {HUGE}/enabled {header['thp']}"]
