@@ -92,7 +92,10 @@ class Recorder:
             disks=tuple(self._disks(workload)),
             timeout_s=int(header["timeout"]),
         )
-        booted = boot(spec, self.folder)
+        try:
+            booted = boot(spec, self.folder)
+        except BootError as error:
+            raise BootError(f"{workload.name}: {error}") from None
         try:
             return parse_run(booted.output), booted
         except BootError as error:
