@@ -14,10 +14,13 @@
 #include "driver/text.h"
 #include "driver/slot.h"
 #include "driver/fill.h"
+#include "driver/memory.h"
+#include "driver/files.h"
 #include "driver/process.h"
 #include "driver/output.h"
 #include "driver/snapshot.h"
 #include "driver/ksm.h"
+#include "driver/machine.h"
 #include "driver/controller.h"
 
 int main(int argc, char **argv)

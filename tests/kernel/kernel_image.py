@@ -120,9 +120,10 @@ def _download(package: str, folder: Path) -> None:
         )
         if done.returncode:
             raise RecordError(f"{package} cannot be unpacked: {done.stderr.strip()}")
-        for module in unpacked.glob("lib/modules/*/kernel/**/*.ko"):
-            if not str(module).partition("/kernel/")[2].startswith(KEPT):
-                module.unlink()
+        for root in unpacked.glob("lib/modules/*/kernel"):
+            for module in root.rglob("*.ko"):
+                if not str(module.relative_to(root)).startswith(KEPT):
+                    module.unlink()
         # Another recorder may have been quicker; its copy is as good.
         if not (folder / package).exists():
             unpacked.rename(folder / package)

@@ -72,6 +72,29 @@ def test_a_kernel_that_apt_does_not_have_is_said_in_one_line(
         kernel_image.kernel_image(tmp_path)
 
 
+def test_a_downloaded_kernel_keeps_the_modules_of_disks_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpacking(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        if command[0] == "apt-get":
+            (Path(str(options["cwd"])) / "kernel.deb").touch()
+        elif command[0] == "dpkg-deb":
+            for name in ("drivers/virtio/virtio.ko", "drivers/net/e1000.ko", "fs/ext4/ext4.ko"):
+                module = Path(command[-1]) / "lib" / "modules" / "6.1" / "kernel" / name
+                module.parent.mkdir(parents=True)
+                module.touch()
+            (Path(command[-1]) / "boot").mkdir()
+            (Path(command[-1]) / "boot" / "vmlinuz-6.1").touch()
+        return subprocess.CompletedProcess(command, 0, "Package: linux-image", "")
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", unpacking)
+    cache = tmp_path / "kernel"  # a folder of the name that the modules lie in too
+    image = kernel_image.kernel_image(cache)
+    assert sorted(path.name for path in image.modules.rglob("*.ko")) == ["ext4.ko", "virtio.ko"]
+    assert image.image.name == "vmlinuz-6.1"
+
+
 def refusing(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, 100, "", "W: something\nE: no such package\n")
 

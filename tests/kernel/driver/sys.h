@@ -4,7 +4,6 @@
  */
 #include <elf.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <linux/reboot.h>
 #include <stddef.h>
 #include <stdint.h>
