@@ -65,8 +65,11 @@ bench: install
 	$(NEED) bench
 	$(BIN)/python -m benchmarks
 
+# First against recordings that are kept, then against two made afresh: a kernel boots in QEMU.
 kernel-check: install
+	$(NEED) kernel-check
 	$(BIN)/pagefleet check tests/golden/*.json.gz
+	$(BIN)/python -m tests.kernel.compare tests/kernel/cases/*.pf
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

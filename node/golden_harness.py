@@ -10,7 +10,8 @@ public cases); nothing else in the simulator knows of them.
     parent's next turn   3 faults more: pages whose copy the child took, written again
 """
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import VmEvent
 from node.golden_layout import GoldenLayout, RecordedStart
@@ -27,18 +28,38 @@ DATA_DISK: Final = {
     f"/mnt/{name}": int(name[1:]) * MIB
     for name in ("f4", "f16", "f32", "f64", "f96", "f128", "g16", "g64", "s1")
 }
-CONTROLLER_ANON_PAGES: Final = 1264
-SPAWN_ANON_PAGES: Final = 101
 # Pages that lie alone, 2 MiB apart, where a program's image and heap are: each needs a page table of its own, and
 # they make the recorded number of tables.
 IMAGE_START: Final = 0x400000
-CONTROLLER_LONE_PAGES: Final = 11
-SPAWN_LONE_PAGES: Final = 2
-SPAWN_FAULTS: Final = 276
-FORK_CHILD_FAULTS: Final = 20
-FORK_PARENT_COPIES: Final = 1
-FORK_CHILD_COPIES: Final = 7
-PARENT_REUSES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessFigures:
+    """What a recording's driver costs: by default, that of the public cases; else what the recording says."""
+
+    controller_anon_pages: int = 1264
+    controller_lone_pages: int = 11
+    spawn_anon_pages: int = 101
+    spawn_lone_pages: int = 2
+    spawn_faults: int = 276
+    fork_parent_copies: int = 1
+    fork_child_faults: int = 20
+    fork_child_copies: int = 7
+    fork_child_reuses: int = 0  # of the pages that the parent copied: the child writes to its own behind it
+    parent_reuses: int = 3
+
+
+def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
+    """Return a recording's own figures, or the public cases'. Raises ValueError for any that is no count."""
+    given = golden.get("harness")
+    if given is None:
+        return HarnessFigures()
+    known = {field.name for field in fields(HarnessFigures)}
+    if not isinstance(given, dict) or any(
+        name not in known or type(value) is not int or value < 0 for name, value in given.items()
+    ):
+        raise ValueError(f"harness: {given!r} is not an object of counts, of {' '.join(sorted(known))}")
+    return HarnessFigures(**given)
 
 
 class GoldenHarness:
@@ -47,13 +68,18 @@ class GoldenHarness:
     With ``start``, the machine's free memory is laid out as the recorded one's was.
     """
 
-    def __init__(self, state: "State", start: RecordedStart | None = None) -> None:
+    def __init__(
+        self, state: "State", start: RecordedStart | None = None, figures: HarnessFigures | None = None
+    ) -> None:
         self.state = state
         self.files = DATA_DISK
+        self.figures = figures or HarnessFigures()
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
-        layout = None if start is None else GoldenLayout(state, start, CONTROLLER_ANON_PAGES)
-        self.controller = self._process(CONTROLLER_ANON_PAGES, CONTROLLER_LONE_PAGES)
+        layout = None if start is None else GoldenLayout(state, start, self.figures.controller_anon_pages)
+        self.controller = self._process(
+            self.figures.controller_anon_pages, self.figures.controller_lone_pages
+        )
         if layout is not None:
             layout.close()
 
@@ -81,22 +107,26 @@ class GoldenHarness:
 
     def spawn(self) -> int:
         """Return the address space of a new process, or NIL."""
-        mm_index = self._process(SPAWN_ANON_PAGES, SPAWN_LONE_PAGES)
+        figures = self.figures
+        mm_index = self._process(figures.spawn_anon_pages, figures.spawn_lone_pages)
         if mm_index == NIL:
             return NIL
-        self._count_faults(mm_index, SPAWN_FAULTS - SPAWN_ANON_PAGES)
+        self._count_faults(mm_index, figures.spawn_faults - figures.spawn_anon_pages)
         return mm_index
 
     def forked(self, parent: int, child: int) -> None:
         """Let parent and child do what they do right after a fork."""
+        figures = self.figures
         self._pages[child] = self._pages[parent]
-        self._write(parent, 0, FORK_PARENT_COPIES)
-        self._write(child, FORK_PARENT_COPIES, FORK_CHILD_COPIES)
-        self._count_faults(child, FORK_CHILD_FAULTS - FORK_CHILD_COPIES)
+        self._write(parent, 0, figures.fork_parent_copies)
+        self._write(child, 0, figures.fork_child_reuses)
+        self._write(child, figures.fork_parent_copies, figures.fork_child_copies)
+        written = figures.fork_child_reuses + figures.fork_child_copies
+        self._count_faults(child, figures.fork_child_faults - written)
         self._reuses_due.add(parent)
 
     def before_command(self, mm_index: int) -> None:
         """Let a process do what it does before its next command."""
         if mm_index in self._reuses_due:
             self._reuses_due.remove(mm_index)
-            self._write(mm_index, FORK_PARENT_COPIES, PARENT_REUSES)
+            self._write(mm_index, self.figures.fork_parent_copies, self.figures.parent_reuses)

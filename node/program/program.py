@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Container, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from node.golden_harness import GoldenHarness
+from node.golden_harness import GoldenHarness, HarnessFigures
 from node.golden_layout import RecordedStart
 from node.program.accesses import ACCESS_COMMANDS
 from node.program.areas import AREA_COMMANDS
@@ -73,17 +73,23 @@ class Program:
                 yield modelled
 
     def run(
-        self, state: "State", *, as_recorded: bool = False, start: RecordedStart | None = None
+        self,
+        state: "State",
+        *,
+        as_recorded: bool = False,
+        start: RecordedStart | None = None,
+        figures: HarnessFigures | None = None,
     ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
-        ``as_recorded`` adds what the harness cost that recorded the goldens; the machine has then just booted. Its
-        free memory is laid out as ``start`` says, if it is given.
+        ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
+        just booted. Its free memory is laid out as ``start`` says, if it is given.
         """
         for command in self.commands():
             check_room(state, command)
         run = Run(
-            state, GoldenHarness(state, start) if as_recorded else PlainDriver(state, self.text.files())
+            state,
+            GoldenHarness(state, start, figures) if as_recorded else PlainDriver(state, self.text.files()),
         )
         for command in self.commands():
             _do(run, command)
