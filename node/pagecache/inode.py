@@ -8,8 +8,8 @@ mapping has, goes with the last area, and its pages go with it. A file's pages s
 
 Linux: include/linux/fs.h (struct inode, struct address_space), mm/filemap.c (__filemap_add_folio,
 delete_from_page_cache).
-# Differs from Linux: a file's contents are resident once used; nothing is read, written or dropped (the page cache is
-to come).
+# Differs from Linux: a file's contents are resident, as if read long ago; a frame for a page is taken at its first use.
+Nothing is read, written or dropped (the page cache is to come).
 """
 
 from enum import IntEnum
@@ -91,6 +91,12 @@ def get_inode(state: "State", inode: int) -> int:
     """One more area maps the file, or has it open; return 0."""
     state.inode[inode].refcount += 1
     return 0
+
+
+@entry
+def is_regular_file(state: "State", inode: int) -> int:
+    """Return whether an inode is of a file on a disk, not of shared memory."""
+    return 1 if state.inode[inode].kind == InodeKind.REGULAR else 0
 
 
 @kernel
