@@ -27,7 +27,7 @@ from node.phys.page import PageFlag
 from node.reclaim.lru import LruList, lru_add, lru_del
 from node.vm.unmap import zap_page_range
 from node.vm.vma import VmFlag, find_vma
-from node.vm.vma_adjust import change_flags, isolate_range
+from node.vm.vma_adjust import change_flags, isolate_part
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
 from shared.jit import entry, kernel
 
@@ -58,6 +58,14 @@ class Advice(IntEnum):
 
 
 @kernel
+def _changes_flags(advice: int) -> int:
+    """Return whether advice is kept in an area's flags."""
+    if advice <= Advice.SEQUENTIAL:
+        return 1
+    return 1 if Advice.MERGEABLE <= advice <= Advice.NOHUGEPAGE else 0
+
+
+@kernel
 def _advised_flags(vm_flags: int, advice: int) -> int:
     """Return an area's flags after advice."""
     if advice == Advice.NORMAL:
@@ -84,33 +92,27 @@ def _may_merge_pages(vm_flags: int) -> int:
 
 
 @kernel
-def _advise_area(state: "State", index: int, advice: int) -> int:
-    """Do what advice asks of a whole area; return the area that is there now, or Errno.ENOMEM."""
+def _advise_flags(state: "State", index: int, start: int, end: int, advice: int) -> int:
+    """Do what advice asks of [start, end) of an area; return 0, or Errno.ENOMEM."""
     vma = state.vma[index]
     vm_flags = vma.vm_flags
     if advice == Advice.MERGEABLE:
         if not _may_merge_pages(vm_flags):
-            return index
+            return 0
         if not state.mm[vma.mm].mergeable:
             ksm_enter(state, vma.mm)
     if advice == Advice.UNMERGEABLE:
         if not vm_flags & VmFlag.MERGEABLE:
-            return index
-        if vma.anon_vma and break_range(state, vma.mm, vma.start, vma.end) == NIL:
+            return 0
+        if vma.anon_vma and break_range(state, vma.mm, start, end) == NIL:
             return Errno.ENOMEM
-    return change_flags(state, index, _advised_flags(vm_flags, advice))
-
-
-@kernel
-def _advise_flags(state: "State", mm_index: int, start: int, end: int, advice: int) -> int:
-    index = isolate_range(state, mm_index, start, end)
+    advised = _advised_flags(vm_flags, advice)
+    if advised == vm_flags:
+        return 0
+    index = isolate_part(state, index, start, end)
     if index == NIL:
         return Errno.ENOMEM
-    while index != NIL and state.vma[index].start < end:
-        behind = state.vma[index].end
-        if _advise_area(state, index, advice) < 0:
-            return Errno.ENOMEM
-        index = find_vma(state, mm_index, behind)
+    change_flags(state, index, advised)
     return 0
 
 
@@ -191,6 +193,8 @@ def _advise_pages(state: "State", mm_index: int, start: int, end: int, advice: i
 def _advise_part(state: "State", index: int, start: int, end: int, advice: int) -> int:
     """Do what advice asks of the pages of a part of an area; return 0, or a negative Errno."""
     vma = state.vma[index]
+    if _changes_flags(advice):
+        return _advise_flags(state, index, start, end, advice)
     if Advice.POPULATE_READ <= advice <= Advice.POPULATE_WRITE:
         return populate_area(state, index, start, end, advice == Advice.POPULATE_WRITE)
     if vma.vm_flags & (VmFlag.LOCKED | VmFlag.HUGETLB) and advice != Advice.WILLNEED:
@@ -207,19 +211,9 @@ def _advise_part(state: "State", index: int, start: int, end: int, advice: int) 
 
 
 @kernel
-def _changes_flags(advice: int) -> int:
-    if advice <= Advice.SEQUENTIAL:
-        return 1
-    return 1 if Advice.MERGEABLE <= advice <= Advice.NOHUGEPAGE else 0
-
-
-@entry
-def madvise(state: "State", mm_index: int, start: int, end: int, advice: int) -> int:
-    """Take advice about [start, end), of whole pages; return 0, or a negative Errno."""
+def _madvise(state: "State", mm_index: int, start: int, end: int, advice: int) -> int:
     if start & (PAGE_SIZE - 1) or end < start:
         return Errno.EINVAL
-    if _changes_flags(advice):
-        return _advise_flags(state, mm_index, start, end, advice)
     unmapped = 0
     vaddr = start
     while vaddr < end:
@@ -239,12 +233,18 @@ def madvise(state: "State", mm_index: int, start: int, end: int, advice: int) ->
 
 
 @entry
+def madvise(state: "State", mm_index: int, start: int, end: int, advice: int) -> int:
+    """Take advice about [start, end), of whole pages; return 0, or a negative Errno."""
+    return _madvise(state, mm_index, start, end, advice)
+
+
+@entry
 def madvise_mergeable(state: "State", mm_index: int, start: int, end: int) -> int:
     """Let ksmd scan [start, end) (MADV_MERGEABLE); return 0, or a negative Errno."""
-    return _advise_flags(state, mm_index, start, end, Advice.MERGEABLE)
+    return _madvise(state, mm_index, start, end, Advice.MERGEABLE)
 
 
 @entry
 def madvise_unmergeable(state: "State", mm_index: int, start: int, end: int) -> int:
     """Undo all merges in [start, end) and let ksmd scan it no more; return 0, or a negative Errno."""
-    return _advise_flags(state, mm_index, start, end, Advice.UNMERGEABLE)
+    return _madvise(state, mm_index, start, end, Advice.UNMERGEABLE)

@@ -94,6 +94,18 @@ def isolate_range(state: "State", mm_index: int, start: int, end: int) -> int:
     return index
 
 
+@kernel
+def isolate_part(state: "State", index: int, start: int, end: int) -> int:
+    """Split an area so that [start, end), inside it, is one of its own; return that, or NIL if there are too many."""
+    if state.vma[index].start < start:
+        index = split_vma(state, index, start)
+        if index == NIL:
+            return NIL
+    if state.vma[index].end > end and split_vma(state, index, end) == NIL:
+        return NIL
+    return index
+
+
 # --- merging --------------------------------------------------------------------------------------------
 
 
