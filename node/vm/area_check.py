@@ -230,8 +230,12 @@ def _check_anon_vmas(state: "State") -> list[str]:
         wrong += _check_anon_vma(state, int(index), by_anon_vma.get(int(index), {}))
         record = state.anon_vma[int(index)]
         name = f"anon_vma {index}"
-        wrong += differ(f"{name}.nr_active_vmas", int(record.nr_active_vmas), fills.get(int(index), 0), "areas")
-        wrong += differ(f"{name}.nr_children", int(record.nr_children), nr_children.get(int(index), 0), "found")
+        wrong += differ(
+            f"{name}.nr_active_vmas", int(record.nr_active_vmas), fills.get(int(index), 0), "areas"
+        )
+        wrong += differ(
+            f"{name}.nr_children", int(record.nr_children), nr_children.get(int(index), 0), "found"
+        )
     return wrong
 
 

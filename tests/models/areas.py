@@ -77,7 +77,9 @@ class Areas:
 
     def cut(self, first: int, behind: int) -> list[Area]:
         """Take [first, behind) out; return what was there."""
-        parts = [area.part(first, behind) for area in self.areas if area.first < behind and first < area.behind]
+        parts = [
+            area.part(first, behind) for area in self.areas if area.first < behind and first < area.behind
+        ]
         rest = []
         for area in self.areas:
             sides = area.part(area.first, first), area.part(behind, area.behind)
@@ -101,7 +103,11 @@ class Areas:
         """Put an area over whatever is there; it becomes one with the area above, then with the one below."""
         self.cut(area.first, area.behind)
         at = self._add(area)
-        if at + 1 < len(self.areas) and _follow(area, self.areas[at + 1]) and _takes(self.areas[at + 1], area):
+        if (
+            at + 1 < len(self.areas)
+            and _follow(area, self.areas[at + 1])
+            and _takes(self.areas[at + 1], area)
+        ):
             self._join(at)
         if (
             at > 0

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.three_ways
 NR_NODES = 200
 INODE = 1
 # Small numbers, numbers around the borders of nodes, and some that need a high tree.
-PLACES = st.one_of(
-    st.integers(0, 5), st.integers(60, 68), st.integers(4090, 4100), st.integers(0, 1 << 34)
-)
+PLACES = st.one_of(st.integers(0, 5), st.integers(60, 68), st.integers(4090, 4100), st.integers(0, 1 << 34))
 
 
 def empty_file(nr_nodes: int = NR_NODES) -> State:
