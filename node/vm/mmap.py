@@ -31,7 +31,7 @@ from node.vm.commit import (
 from node.vm.nommu import nommu_mmap
 from node.vm.unmap import unmap_area
 from node.vm.vma import VmFlag, area_at_or_below, find_vma, link_vma, new_vma, start_gap
-from node.vm.vma_adjust import isolate_range, merge_vma
+from node.vm.vma_adjust import isolate_range, merge_mapped
 from shared.constants import HUGE_PAGE_SIZE, INT64_MAX, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
 
@@ -154,7 +154,9 @@ def _choose_address(state: "State", mm_index: int, length: int, align: int) -> i
         if hint & (PAGE_SIZE - 1):
             return Errno.EINVAL
         return hint if 0 <= hint <= end_of_space - length else Errno.ENOMEM
-    hint = page_align(hint)
+    hint &= -PAGE_SIZE
+    if hint:
+        hint = max(hint, page_align(state.knob[Knob.MMAP_MIN_ADDR]))  # round_hint_to_min
     if hint and hint <= end_of_space - length and range_is_free(state, mm_index, hint, hint + length):
         return hint
     start = _huge_aligned_area(state, mm_index, length)
@@ -167,13 +169,28 @@ def _choose_address(state: "State", mm_index: int, length: int, align: int) -> i
 
 
 @kernel
+def count_pages_of_areas(state: "State", mm_index: int, start: int, end: int) -> int:
+    """Return how many pages of [start, end) areas cover (count_vma_pages_range)."""
+    nr_pages = 0
+    index = find_vma(state, mm_index, start)
+    while index != NIL and state.vma[index].start < end:
+        vma = state.vma[index]
+        nr_pages += (min(vma.end, end) - max(vma.start, start)) >> PAGE_SHIFT
+        index = vma.next
+    return nr_pages
+
+
+@kernel
 def _map_region(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
     """Make the area [start, end) over whatever is there, for inode Request.A4 at page A5; return it, or Errno."""
     inode = state.request[Request.A4]
     pgoff = state.request[Request.A5]
     nr_pages = (end - start) >> PAGE_SHIFT
     if not may_expand_vm(state, mm_index, vm_flags, nr_pages):
-        return Errno.ENOMEM
+        # What a fixed mapping takes the place of goes first.
+        nr_replaced = count_pages_of_areas(state, mm_index, start, end)
+        if not may_expand_vm(state, mm_index, vm_flags, nr_pages - nr_replaced):
+            return Errno.ENOMEM
     if _unmap_range(state, mm_index, start, end) < 0:
         return Errno.ENOMEM
     if is_accountable(vm_flags):
@@ -200,7 +217,7 @@ def _map_region(state: "State", mm_index: int, start: int, end: int, vm_flags: i
     vm_stat_account(state, mm_index, vm_flags, nr_pages)
     if vm_flags & VmFlag.LOCKED:
         state.mm[mm_index].locked_vm += nr_pages
-    return merge_vma(state, index)
+    return merge_mapped(state, index)
 
 
 @kernel
