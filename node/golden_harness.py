@@ -87,8 +87,11 @@ def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
     return HarnessFigures(**(unknown | given))
 
 
-# Levels of /proc/vmstat that the kernel's own files and the initramfs have a part in.
-OUTSIDE: Final = ("nr_mapped", "nr_file_pages", "nr_shmem")
+# Levels of /proc/vmstat that the kernel's own files, the initramfs and locked pages of the driver have a part in.
+OUTSIDE: Final = (
+    *("nr_mapped", "nr_file_pages", "nr_shmem"),
+    *("nr_inactive_anon", "nr_active_anon", "nr_mlock", "nr_unevictable"),
+)
 
 
 def with_levels_at_boot(
@@ -97,9 +100,9 @@ def with_levels_at_boot(
     """Return a program's snapshots with what the recorded machine had more of at boot added to each."""
     recorded = golden["snapshots"][0].get("level", {})
     for name in (f"vmstat.{level}" for level in OUTSIDE):
-        at_boot = recorded.get(name)
-        if type(at_boot) is int and name in snapshots[0][1]:
-            more = at_boot - snapshots[0][1][name]
+        at_boot = recorded.get(name, 0)  # left out where it is 0
+        if name in snapshots[0][1]:
+            more = (at_boot if type(at_boot) is int else at_boot[1]) - snapshots[0][1][name]
             for _, values in snapshots:
                 values[name] += more
     return snapshots

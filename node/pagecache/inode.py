@@ -130,6 +130,12 @@ def truncate_inode_pages(state: "State", inode: int, first: int) -> int:
 
 
 @entry
+def truncate_pages(state: "State", inode: int, first: int) -> int:
+    """Drop the pages from number ``first`` on, which no area maps; return how many there were."""
+    return truncate_inode_pages(state, inode, first)
+
+
+@entry
 def put_inode(state: "State", inode: int) -> int:
     """One user of the file less; with the last, it goes, and its pages with it; return 0."""
     record = state.inode[inode]

@@ -180,7 +180,7 @@ def _check_files(state: "State") -> list[str]:
             by_inode.setdefault(int(vma.inode), {})[base + index] = key
     inodes = [int(inode) for inode in np.flatnonzero(used_records(state, Pool.INODE))]
     wrong = [f"area maps inode {inode}, which is none" for inode in by_inode if inode not in inodes]
-    nr_cached = {kind: 0 for kind in InodeKind}
+    nr_cached = dict.fromkeys(InodeKind, 0)
     for inode in inodes:
         record = state.inode[inode]
         users = by_inode.get(inode, {})
@@ -226,8 +226,8 @@ def _check_anon_vmas(state: "State") -> list[str]:
     for anon_vma in by_anon_vma:
         parent = int(state.anon_vma[anon_vma].parent)
         nr_children[parent] = nr_children.get(parent, 0) + 1
-    for index in np.flatnonzero(used_records(state, Pool.ANON_VMA)):
-        wrong += _check_anon_vma(state, int(index), by_anon_vma.get(int(index), {}))
+    for index in np.flatnonzero(used_records(state, Pool.ANON_VMA)).tolist():
+        wrong += _check_anon_vma(state, index, by_anon_vma.get(index, {}))
         record = state.anon_vma[int(index)]
         name = f"anon_vma {index}"
         wrong += differ(

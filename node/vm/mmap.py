@@ -181,16 +181,23 @@ def count_pages_of_areas(state: "State", mm_index: int, start: int, end: int) ->
 
 
 @kernel
+def _fits_limits(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
+    """Return whether the limits allow an area [start, end), in place of what is there."""
+    nr_pages = (end - start) >> PAGE_SHIFT
+    if may_expand_vm(state, mm_index, vm_flags, nr_pages):
+        return 1
+    nr_replaced = count_pages_of_areas(state, mm_index, start, end)
+    return may_expand_vm(state, mm_index, vm_flags, nr_pages - nr_replaced)
+
+
+@kernel
 def _map_region(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
     """Make the area [start, end) over whatever is there, for inode Request.A4 at page A5; return it, or Errno."""
     inode = state.request[Request.A4]
     pgoff = state.request[Request.A5]
     nr_pages = (end - start) >> PAGE_SHIFT
-    if not may_expand_vm(state, mm_index, vm_flags, nr_pages):
-        # What a fixed mapping takes the place of goes first.
-        nr_replaced = count_pages_of_areas(state, mm_index, start, end)
-        if not may_expand_vm(state, mm_index, vm_flags, nr_pages - nr_replaced):
-            return Errno.ENOMEM
+    if not _fits_limits(state, mm_index, start, end, vm_flags):
+        return Errno.ENOMEM
     if _unmap_range(state, mm_index, start, end) < 0:
         return Errno.ENOMEM
     if is_accountable(vm_flags):
