@@ -180,7 +180,7 @@ def _check_files(state: "State") -> list[str]:
             by_inode.setdefault(int(vma.inode), {})[base + index] = key
     inodes = [int(inode) for inode in np.flatnonzero(used_records(state, Pool.INODE))]
     wrong = [f"area maps inode {inode}, which is none" for inode in by_inode if inode not in inodes]
-    nr_cached = {kind: 0 for kind in InodeKind}
+    nr_cached = dict.fromkeys(InodeKind, 0)
     for inode in inodes:
         record = state.inode[inode]
         users = by_inode.get(inode, {})
