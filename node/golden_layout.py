@@ -29,6 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from node.counters import Current, VmStat
+from node.hw.page_table import pte_position
+from node.hw.pte import pte_pfn
 from node.joints import drain_all_pages
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, add_block, count_free
 from node.phys.frames_check import ORDER_OF_LIST
@@ -36,6 +38,7 @@ from node.phys.migrate_type import NR_MIGRATE_TYPES, NR_PCP_TYPES, MigrateType, 
 from node.phys.page import PageFlag
 from node.phys.pcp import NR_PCP_LISTS, list_of, pcp_index, push_frame
 from node.phys.zone import NR_ZONES, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, ZONE_NAMES, ZoneId
+from node.reclaim.lru import LruList, lru_add, lru_del
 from node.vm.page_tables import PGD_ORDER
 from shared.constants import NIL
 from shared.jit import entry
@@ -111,6 +114,15 @@ def lay_block(state: "State", pfn: int, order: int) -> int:
     page.migrate_type = pageblock_type(state, pfn)
     add_block(state, zone_of(state, pfn), pfn, 1)
     count_free(state, zone_of(state, pfn), 1 << order)
+    return 0
+
+
+@entry
+def activate_page_at(state: "State", mm_index: int, vaddr: int) -> int:
+    """Move the anonymous page that is mapped at ``vaddr`` to the active list, as use by the kernel did; return 0."""
+    pfn = pte_pfn(state.pt_word[pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)])
+    lru_del(state, pfn)
+    lru_add(state, LruList.ACTIVE_ANON, pfn)
     return 0
 
 

@@ -675,6 +675,12 @@ def new_shmem_inode(state: "State", nr_pages: int, is_accounted: int) -> int:
     raise NotImplementedError
 
 
+@declare("node.vm.mmap")
+def munmap(state: "State", mm: int, start: int, end: int) -> int:
+    """Unmap [start, end); return the number of pages that were mapped there, or a negative Errno."""
+    raise NotImplementedError
+
+
 @declare("node.vm.unmap")
 def exit_mmap(state: "State", mm: int) -> int:
     """End a process: unmap all of it, free its page tables; return the number of pages unmapped."""

@@ -169,7 +169,7 @@ def _choose_address(state: "State", mm_index: int, length: int, align: int) -> i
 
 
 @kernel
-def count_pages_of_areas(state: "State", mm_index: int, start: int, end: int) -> int:
+def _count_pages_of_areas(state: "State", mm_index: int, start: int, end: int) -> int:
     """Return how many pages of [start, end) areas cover (count_vma_pages_range)."""
     nr_pages = 0
     index = find_vma(state, mm_index, start)
@@ -181,12 +181,12 @@ def count_pages_of_areas(state: "State", mm_index: int, start: int, end: int) ->
 
 
 @kernel
-def _fits_limits(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
-    """Return whether the limits allow an area [start, end), in place of what is there."""
+def _fits(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
+    """Return whether the limits allow an area; those that a fixed one takes the place of are gone then."""
     nr_pages = (end - start) >> PAGE_SHIFT
     if may_expand_vm(state, mm_index, vm_flags, nr_pages):
         return 1
-    nr_replaced = count_pages_of_areas(state, mm_index, start, end)
+    nr_replaced = _count_pages_of_areas(state, mm_index, start, end)
     return may_expand_vm(state, mm_index, vm_flags, nr_pages - nr_replaced)
 
 
@@ -196,9 +196,7 @@ def _map_region(state: "State", mm_index: int, start: int, end: int, vm_flags: i
     inode = state.request[Request.A4]
     pgoff = state.request[Request.A5]
     nr_pages = (end - start) >> PAGE_SHIFT
-    if not _fits_limits(state, mm_index, start, end, vm_flags):
-        return Errno.ENOMEM
-    if _unmap_range(state, mm_index, start, end) < 0:
+    if not _fits(state, mm_index, start, end, vm_flags) or unmap_range(state, mm_index, start, end) < 0:
         return Errno.ENOMEM
     if is_accountable(vm_flags):
         if vm_enough_memory(state, mm_index, nr_pages) == NIL:
@@ -304,7 +302,7 @@ def mmap_fixed(state: "State", mm_index: int, start: int, end: int) -> int:
 
 
 @kernel
-def _unmap_range(state: "State", mm_index: int, start: int, end: int) -> int:
+def unmap_range(state: "State", mm_index: int, start: int, end: int) -> int:
     """Unmap [start, end); return the number of pages that were mapped there, or Errno.ENOMEM if areas run out."""
     first = find_vma(state, mm_index, start)
     if first == NIL or state.vma[first].start >= end:
@@ -325,7 +323,7 @@ def munmap(state: "State", mm_index: int, start: int, end: int) -> int:
     """Unmap [start, end); return the number of pages that were mapped there, or a negative Errno."""
     if start & (PAGE_SIZE - 1) or start < 0 or end <= start or end > state.knob[Knob.TASK_SIZE]:
         return Errno.EINVAL
-    return _unmap_range(state, mm_index, start, page_align(end))
+    return unmap_range(state, mm_index, start, page_align(end))
 
 
 # --- brk ------------------------------------------------------------------------------------------------
@@ -363,7 +361,7 @@ def brk(state: "State", mm_index: int, new_brk: int) -> int:
     old_end = page_align(mm.brk)
     new_end = page_align(new_brk)
     if new_end < old_end:
-        if _unmap_range(state, mm_index, new_end, old_end) < 0:
+        if unmap_range(state, mm_index, new_end, old_end) < 0:
             return mm.brk
     elif new_end > old_end and _grow_heap(state, mm_index, old_end, new_end) == NIL:
         return mm.brk

@@ -174,11 +174,8 @@ def merge_vma(state: "State", index: int) -> int:
 
 
 @kernel
-def merge_mapped(state: "State", index: int) -> int:
-    """Merge an area just mapped: with the one above if that can be, then with the one below (mmap_region).
-
-    So where the two cannot be one, it goes to the upper; a change of flags goes to the lower (``merge_vma``).
-    """
+def merge_above(state: "State", index: int) -> int:
+    """Merge an area with the one above it, if it can be one with it; return the area that is there now."""
     above = state.vma[index].next
     if (
         above != NIL
@@ -186,7 +183,17 @@ def merge_mapped(state: "State", index: int) -> int:
         and _takes_in(state, above, index)
         and _absorb(state, above, index) != NIL
     ):
-        index = above
+        return above
+    return index
+
+
+@kernel
+def merge_mapped(state: "State", index: int) -> int:
+    """Merge an area just mapped: with the one above if that can be, then with the one below (mmap_region).
+
+    So where the two cannot be one, it goes to the upper; a change of flags goes to the lower (``merge_vma``).
+    """
+    index = merge_above(state, index)
     below = state.vma[index].prev
     if (
         below != NIL
