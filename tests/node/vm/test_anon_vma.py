@@ -134,3 +134,19 @@ def test_a_fork_takes_over_an_anon_vma_that_no_area_fills_any_more() -> None:
     assert machine.write(great_grandchild, vaddr, 9) != NIL
     check_every_frame(machine)
     check(state)
+
+
+def test_an_anon_vma_with_two_children_is_not_taken_over() -> None:
+    machine = machine_with(RmapWalk.TREE)
+    state = machine.state
+    parent = machine.spawn()
+    vaddr = machine.map(parent, 2)
+    machine.write(parent, vaddr, 1)
+    child = machine.fork(parent)
+    store = int(state.vma[state.mm[child].first_vma].anon_vma)
+    grandchild = machine.fork(child)
+    machine.fork(child)
+    machine.exit(child)
+    great_grandchild = machine.fork(grandchild)
+    assert state.vma[state.mm[great_grandchild].first_vma].anon_vma != store
+    check(state)

@@ -171,3 +171,15 @@ def test_what_is_mapped_between_two_areas_of_different_stores_goes_to_the_upper(
         (-10, -8),
         (-8, -4),
     ]
+
+
+def test_an_area_with_a_store_does_not_merge_into_a_neighbour_without() -> None:
+    pair = Pair()
+    pair.mmap(pair.top - 8, 8, "anonymous", MapFlag.FIXED)
+    upper = (pair.top - 4) << PAGE_SHIFT
+    for advice in (Advice.RANDOM, Advice.NORMAL):
+        assert madvise(pair.state, pair.mm, upper, upper + 4 * PAGE_SIZE, advice) == 0
+        pair.model.change(pair.top - 4, pair.top, lambda flags, to=advice: int(ADVICE[to](flags)))
+        pair.compare()
+        pair.step("write", WINDOW - 4, 1, 0)
+    assert len(pair.model.areas) == 2

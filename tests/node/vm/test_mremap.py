@@ -200,11 +200,8 @@ class Pair:
     def remap(self, mm: int, model: AddressSpace, what: tuple[int, int, int, int], *, is_fixed: bool) -> None:
         """Remap, and let the model follow where that succeeds: as a copy of dict entries."""
         vpn, number, wanted, target = what
-        flags = FIXED if is_fixed else MOVE
-        to = (
-            remap(self.machine, mm, vpn << PAGE_SHIFT, number, wanted, flags, target << PAGE_SHIFT)
-            >> PAGE_SHIFT
-        )
+        place = target << PAGE_SHIFT if is_fixed else None
+        to = remap(self.machine, mm, (vpn << PAGE_SHIFT, number), wanted, place) >> PAGE_SHIFT
         overlaps = vpn < target + wanted and target < vpn + number
         if is_fixed and vpn in model.mapped and not overlaps:
             model.unmap(target, wanted)  # even if it fails after that
