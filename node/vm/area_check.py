@@ -19,7 +19,7 @@ from node.pagecache.radix_tree import RADIX_SHIFT, RADIX_SLOTS
 from node.phys.page import PageFlag
 from node.pool import Pool
 from node.rbtree_check import tree_in_order
-from node.tree_nodes import anon_vma_root, chain_base, file_vma_base, inode_root, mm_root, vma_base
+from node.tree_nodes import CHAIN_PART, FILE_VMA_PART, VMA_PART, first_node, first_root
 from node.vm.anon_vma import RmapWalk
 from node.vm.mappings import living_mms
 from node.vm.vma import VmFlag
@@ -105,14 +105,14 @@ def _start_gap(state: "State", index: int) -> int:
 
 
 def _check_mm_tree(state: "State", mm_index: int) -> list[str]:
-    base = vma_base(state)
+    base = first_node(state, VMA_PART)
     expected = {}
     behind = 0
     members = _areas_of(state, mm_index)
     for index in members:
         expected[base + index] = (int(state.vma[index].start), _start_gap(state, index) - behind)
         behind = int(state.vma[index].end)
-    wrong = _check_tree(state, f"tree of mm {mm_index}", mm_root(mm_index), expected)
+    wrong = _check_tree(state, f"tree of mm {mm_index}", first_root(state, Pool.MM) + mm_index, expected)
     last = int(state.mm[mm_index].last_found)
     if last != NIL and last not in members:
         wrong.append(f"mm {mm_index}.last_found: is area {last}, which is not its own")
@@ -170,7 +170,7 @@ def _pages_of_file(state: "State", inode: int) -> dict[int, int]:
 
 
 def _check_files(state: "State") -> list[str]:
-    base = file_vma_base(state)
+    base = first_node(state, FILE_VMA_PART)
     by_inode: dict[int, dict[int, tuple[int, int]]] = {}
     for index in _all_areas(state):
         vma = state.vma[index]
@@ -185,7 +185,7 @@ def _check_files(state: "State") -> list[str]:
         record = state.inode[inode]
         users = by_inode.get(inode, {})
         name = f"inode {inode}"
-        wrong += _check_tree(state, f"tree of {name}", inode_root(state, inode), users)
+        wrong += _check_tree(state, f"tree of {name}", first_root(state, Pool.INODE) + inode, users)
         if record.refcount < max(len(users), 1):
             wrong.append(f"{name}.refcount: is {record.refcount}, but {len(users)} areas map it")
         pages = _pages_of_file(state, inode)
@@ -204,7 +204,7 @@ def _check_files(state: "State") -> list[str]:
 
 
 def _check_anon_vmas(state: "State") -> list[str]:
-    base = chain_base(state)
+    base = first_node(state, CHAIN_PART)
     following = state.anon_vma_chain["next_of_vma"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
     by_anon_vma: dict[int, dict[int, tuple[int, int]]] = {}
     fills: dict[int, int] = {}
@@ -243,9 +243,9 @@ def _check_anon_vma(state: "State", index: int, chains: dict[int, tuple[int, int
     """Check that an anon_vma finds exactly the chains that lead to it."""
     name = f"anon_vma {index}"
     if state.knob[Knob.RMAP_WALK] == RmapWalk.TREE:
-        return _check_tree(state, f"tree of {name}", anon_vma_root(state, index), chains)
+        return _check_tree(state, f"tree of {name}", first_root(state, Pool.ANON_VMA) + index, chains)
     following = state.anon_vma_chain["next"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
-    base = chain_base(state)
+    base = first_node(state, CHAIN_PART)
     members = walk_list(int(state.anon_vma[index].first_chain), following)
     if sorted(base + member for member in members) != sorted(chains):
         return [f"{name}: its list has the chains {members}, not {sorted(node - base for node in chains)}"]
