@@ -646,6 +646,12 @@ def populate_area(state: "State", vma: int, start: int, end: int, write: int) ->
 
 
 @declare("node.pagecache.inode")
+def new_file(state: "State", nr_pages: int, key: int) -> int:
+    """Return a regular file of ``nr_pages`` whose contents are those of ``key``, held by its name; or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.pagecache.inode")
 def get_inode(state: "State", inode: int) -> int:
     """One more area maps the file, or has it open; return 0."""
     raise NotImplementedError
