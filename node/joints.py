@@ -670,6 +670,12 @@ def new_shmem_inode(state: "State", nr_pages: int, is_accounted: int) -> int:
 
 
 @declare("node.vm.mmap")
+def do_mmap(state: "State", mm: int) -> int:
+    """Map what Request.A0..A6 say (node/vm/mmap.py); return the address, or a negative Errno."""
+    raise NotImplementedError
+
+
+@declare("node.vm.mmap")
 def munmap(state: "State", mm: int, start: int, end: int) -> int:
     """Unmap [start, end); return the number of pages that were mapped there, or a negative Errno."""
     raise NotImplementedError
