@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from cluster.config_allocations import Allocator, SlabDebug, SlobPolicy
 from cluster.config_hardware import Hardware
@@ -22,7 +22,7 @@ from cluster.config_values import (
     in_pages,
 )
 from node.spec import GuestRam, MachineSpec, NumaSpec, SwapSpec, check_pageable_tables, check_zones
-from shared.constants import PAGE_SIZE
+from shared.constants import HUGE_PAGE_SIZE, PAGE_SIZE
 
 
 class Vm(Strict):
@@ -42,8 +42,33 @@ class Vm(Strict):
     compact_unevictable_allowed: Switch = 1
     page_cluster: int = Field(3, ge=0, le=31)
     """Pages of a swap readahead, as a power of two."""
+    overcommit_memory: int = Field(0, ge=0, le=2)
+    """0: one request may not be for more than all memory and swap; 1: any may; 2: all may not pass CommitLimit."""
+    overcommit_ratio: int = Field(50, ge=0, le=MAX_INT)
+    """Percent of memory in CommitLimit, beside swap."""
+    overcommit_kbytes: int = Field(0, ge=0, le=MAX_INT)
+    """Memory in CommitLimit instead of a percentage; 0: the percentage."""
+    max_map_count: int = Field(65530, ge=1, le=MAX_INT)
+    """Areas that an address space may have."""
+    mmap_min_addr: Annotated[Bytes, Field(ge=0, le=MAX_MEMORY_BYTES)] = 65536
+    """Lowest address of a mapping."""
+    fault_around_bytes: Annotated[Bytes, Field(ge=PAGE_SIZE, le=HUGE_PAGE_SIZE), AfterValidator(in_pages)] = (
+        65536
+    )
+    """Around a fault on a file, how much of what is cached is mapped with it; a power of two."""
+    vma_search: Literal["tree", "list"] = "tree"
+    """How an area is looked up by address."""
+    rmap_walk: Literal["tree", "list"] | None = None
+    """How the areas that may map an anonymous page are found; null: tree, in the era lecture list."""
     pageable_tables: bool = False
     """Second-level page tables of 32bit paging are swapped out with the last page that they map. Not Linux's."""
+
+    @field_validator("fault_around_bytes")
+    @classmethod
+    def _is_a_power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"{value} is not a power of two")
+        return value
 
 
 class Ksm(Strict):

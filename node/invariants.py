@@ -20,6 +20,7 @@ from node.kalloc.slub_check import check_slub
 from node.kalloc.vmap_check import check_vmap
 from node.kmap.tlb_check import forbidden_entries
 from node.ksm.ksm_check import check_ksm, held_anon_vmas
+from node.pagecache.file_check import check_files
 from node.phys.compact_check import check_compaction
 from node.phys.dma_check import check_dma
 from node.phys.frames_check import check_frames
@@ -43,7 +44,7 @@ def violations(state: State) -> list[str]:
         if wrong:
             return wrong
     mappings = all_mappings(state)
-    wrong = check_vm(state, mappings, held_anon_vmas(state)) or check_areas(state)
+    wrong = check_vm(state, mappings, held_anon_vmas(state)) or check_areas(state) + check_files(state)
     if wrong:
         return wrong
     return (

@@ -652,6 +652,12 @@ def populate_area(state: "State", vma: int, start: int, end: int, write: int) ->
 
 
 @declare("node.pagecache.inode")
+def new_file(state: "State", nr_pages: int, key: int) -> int:
+    """Return a regular file of ``nr_pages`` whose contents are those of ``key``, held by its name; or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.pagecache.inode")
 def get_inode(state: "State", inode: int) -> int:
     """One more area maps the file, or has it open; return 0."""
     raise NotImplementedError
@@ -672,6 +678,12 @@ def put_inode(state: "State", inode: int) -> int:
 @declare("node.pagecache.shmem")
 def new_shmem_inode(state: "State", nr_pages: int, is_accounted: int) -> int:
     """Return an object of shared memory of ``nr_pages`` without a name, held by the caller; or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.vm.mmap")
+def do_mmap(state: "State", mm: int) -> int:
+    """Map what Request.A0..A6 say (node/vm/mmap.py); return the address, or a negative Errno."""
     raise NotImplementedError
 
 

@@ -69,21 +69,3 @@ def inode_root(state: "State", inode: int) -> int:
 def anon_vma_root(state: "State", anon_vma: int) -> int:
     """Return the tree of an anon_vma's chains."""
     return Tree.NR + state.pool[Pool.MM].capacity + state.pool[Pool.INODE].capacity + anon_vma
-
-
-# --- the same for checks, which are plain Python ---------------------------------------------------------
-
-VMA_PART: Final = 3  # places in NODE_POOLS
-FILE_VMA_PART: Final = 4
-CHAIN_PART: Final = 5
-
-
-def first_node(state: "State", part: int) -> int:
-    """Return the node of record 0 of a part of ``NODE_POOLS``."""
-    return sum(int(state.pool[which].capacity) for which in NODE_POOLS[:part])
-
-
-def first_root(state: "State", which: Pool) -> int:
-    """Return the root of record 0 of one of ``ROOT_POOLS``."""
-    parts = ROOT_POOLS[: ROOT_POOLS.index(which)]
-    return Tree.NR + sum(int(state.pool[part].capacity) for part in parts)

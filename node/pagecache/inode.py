@@ -45,6 +45,10 @@ INODE = np.dtype(
         ("refcount", np.int32),  # areas that map it, and its name
         ("radix_root", np.int32),
         ("radix_height", np.int32),
+        ("shm_key", np.int64),  # of an object of shared memory with a name (node/pagecache/shm.py)
+        ("shm_bytes", np.int64),
+        ("shm_kind", np.int32),  # ShmKind
+        ("keeps_areas_apart", np.int32),  # 1: areas that map it never merge (vm_ops->close)
     ],
     align=True,
 )
@@ -73,6 +77,10 @@ def new_inode_record(state: "State", kind: int, nr_pages: int) -> int:
     inode.refcount = 1
     inode.radix_root = 0
     inode.radix_height = 0
+    inode.shm_key = 0
+    inode.shm_bytes = 0
+    inode.shm_kind = 0
+    inode.keeps_areas_apart = 0
     state.rb_root[inode_root(state, index)] = NIL
     return index
 

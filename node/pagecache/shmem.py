@@ -12,6 +12,7 @@ Linux: mm/shmem.c (__shmem_file_setup, shmem_get_folio_gfp), ipc/shm.c (newseg, 
 
 from typing import TYPE_CHECKING
 
+from node.counters import Current
 from node.pagecache.inode import InodeKind, new_inode_record
 from node.pool import Pool, pool_free
 from node.vm.commit import vm_enough_memory
@@ -29,7 +30,7 @@ def new_shmem_inode(state: "State", nr_pages: int, is_accounted: int) -> int:
     if index == NIL:
         return NIL
     if is_accounted:
-        if vm_enough_memory(state, 0, nr_pages) == NIL:
+        if vm_enough_memory(state, state.current[Current.MM], nr_pages) == NIL:
             pool_free(state, Pool.INODE, index)
             return NIL
         state.inode[index].nr_committed = nr_pages

@@ -11,28 +11,22 @@ no file, no huge page and no zswap.
 Linux: fs/proc/meminfo.c (meminfo_proc_show), mm/page_alloc.c (si_mem_available, calculate_totalreserve_pages),
 mm/util.c (vm_commit_limit), mm/hugetlb.c (hugetlb_report_meminfo), arch/x86/mm/pat/set_memory.c
 (arch_report_meminfo).
-# Differs from Linux: Committed_AS is what the processes' writable areas span, without the guard of a stack.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from node.counters import Knob, VmStat
 from node.phys.zone import ZoneId
-from node.pool import Pool
 from node.proc.direct_map import direct_map_kib
 from node.proc.stats import machine_items
 from node.proc.zones import KINDS_32, ZoneView, populated_zones, zone_kinds
-from node.vm.vma import VmFlag
-from shared.constants import KIB, NIL, PAGE_KIB, PAGE_SHIFT
+from node.vm.commit import SWAP_HEADER_PAGES
+from shared.constants import KIB, PAGE_KIB
 
 if TYPE_CHECKING:
     from node.state import State
 
-OVERCOMMIT_RATIO: Final = 50  # vm.overcommit_ratio, percent
-SWAP_HEADER_PAGES: Final = 1  # of the area: mkswap's page
 _PERCENT: Final = 100
 _WIDTH: Final = 16  # of name and colon
 _DIGITS: Final = 8
@@ -72,17 +66,11 @@ def available_pages(free: int, reclaimable: int, zones: Sequence[ZoneView]) -> i
     return max(free - reserved + reclaimable - min(reclaimable // 2, low), 0)
 
 
-def committed_pages(state: "State") -> int:
-    """Return the pages that processes may come to write: their writable areas."""
-    pages = 0
-    for index in np.flatnonzero(np.asarray(state.mm)["alive"][: state.pool[Pool.MM].mark]).tolist():
-        area = int(state.mm[index].first_vma)
-        while area != NIL:
-            vma = state.vma[area]
-            if vma.vm_flags & VmFlag.WRITE:
-                pages += (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
-            area = int(vma.next)
-    return pages
+def commit_limit_pages(state: "State", total: int, swap: int) -> int:
+    """Return what may be promised under Overcommit.NEVER, of ``total`` pages of memory and ``swap`` of swap."""
+    kbytes = int(state.knob[Knob.OVERCOMMIT_KBYTES])
+    share = kbytes // PAGE_KIB if kbytes else total * int(state.knob[Knob.OVERCOMMIT_RATIO]) // _PERCENT
+    return share + swap
 
 
 def _levels(state: "State") -> dict[str, int]:
@@ -128,8 +116,8 @@ def _levels(state: "State") -> dict[str, int]:
         "NFS_Unstable": 0,
         "Bounce": 0,
         "WritebackTmp": items["nr_writeback_temp"],
-        "CommitLimit": total * OVERCOMMIT_RATIO // _PERCENT + swap,
-        "Committed_AS": committed_pages(state),
+        "CommitLimit": commit_limit_pages(state, total, swap),
+        "Committed_AS": max(int(state.vm_stat[VmStat.NR_COMMITTED]), 0),
     }
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from node.proc.meminfo import SWAP_HEADER_PAGES
 from node.program.text import Command
+from node.vm.commit import SWAP_HEADER_PAGES
 from shared.constants import PAGE_SIZE
 from shared.units import format_size
 

@@ -1,7 +1,6 @@
 """What must hold of areas' trees and of what is counted of areas, at any time when no kernel runs.
 
     - an address space's tree has the areas of its list, and each knows its gap and the largest below it
-    - a file's tree has the areas that map it; its pages are those of its radix tree
     - an anon_vma's tree or list has the chains that lead to it; it counts the areas that fill it, and its children
     - an address space's sizes are its areas', and Committed_AS is what areas and shared memory have promised
 
@@ -14,12 +13,10 @@ import numpy as np
 
 from node.counters import Knob, VmStat
 from node.findings import differ, each, used_records, walk_list
-from node.pagecache.inode import InodeKind
-from node.pagecache.radix_tree import RADIX_SHIFT, RADIX_SLOTS
-from node.phys.page import PageFlag
 from node.pool import Pool
+from node.rbtree import Tree
 from node.rbtree_check import tree_in_order
-from node.tree_nodes import CHAIN_PART, FILE_VMA_PART, VMA_PART, first_node, first_root
+from node.tree_nodes import NODE_POOLS, ROOT_POOLS
 from node.vm.anon_vma import RmapWalk
 from node.vm.mappings import living_mms
 from node.vm.vma import VmFlag
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
 
 _PRIVATE_WRITE: Final = VmFlag.WRITE | VmFlag.SHARED | VmFlag.GROWSDOWN
 _CODE: Final = VmFlag.EXEC | VmFlag.WRITE | VmFlag.GROWSDOWN
+# Parts of the table of nodes (node/tree_nodes.py).
+_BY_ADDRESS: Final = 3
+_CHAINS: Final = 5
 
 
 def check_areas(state: "State") -> list[str]:
@@ -37,8 +37,18 @@ def check_areas(state: "State") -> list[str]:
     wrong: list[str] = []
     for mm_index in living_mms(state).tolist():
         wrong += _check_mm_tree(state, mm_index) + _check_sizes(state, mm_index)
-    wrong += _check_files(state) + _check_anon_vmas(state)
-    return wrong + _check_committed(state)
+    return wrong + _check_anon_vmas(state) + _check_committed(state)
+
+
+def first_node(state: "State", part: int) -> int:
+    """Return the first node of a part of the table of nodes."""
+    return sum(int(state.pool[pool].capacity) for pool in NODE_POOLS[:part])
+
+
+def root(state: "State", pool: Pool, index: int) -> int:
+    """Return the tree that belongs to a record."""
+    before = ROOT_POOLS[: ROOT_POOLS.index(pool)]
+    return Tree.NR + sum(int(state.pool[other].capacity) for other in before) + index
 
 
 def _areas_of(state: "State", mm_index: int) -> list[int]:
@@ -46,7 +56,8 @@ def _areas_of(state: "State", mm_index: int) -> list[int]:
     return walk_list(int(state.mm[mm_index].first_vma), following)
 
 
-def _all_areas(state: "State") -> list[int]:
+def all_areas(state: "State") -> list[int]:
+    """Return the areas that are in use."""
     return [int(index) for index in np.flatnonzero(used_records(state, Pool.VMA))]
 
 
@@ -76,7 +87,7 @@ def _depth(state: "State", node: int) -> int:
     return depth
 
 
-def _check_tree(state: "State", name: str, tree: int, expected: dict[int, tuple[int, int]]) -> list[str]:
+def check_tree(state: "State", name: str, tree: int, expected: dict[int, tuple[int, int]]) -> list[str]:
     """Check that a tree has these nodes, with these keys and values of their own."""
     order, wrong = tree_in_order(state, tree, name)
     if wrong:
@@ -105,14 +116,14 @@ def _start_gap(state: "State", index: int) -> int:
 
 
 def _check_mm_tree(state: "State", mm_index: int) -> list[str]:
-    base = first_node(state, VMA_PART)
+    base = first_node(state, _BY_ADDRESS)
     expected = {}
     behind = 0
     members = _areas_of(state, mm_index)
     for index in members:
         expected[base + index] = (int(state.vma[index].start), _start_gap(state, index) - behind)
         behind = int(state.vma[index].end)
-    wrong = _check_tree(state, f"tree of mm {mm_index}", first_root(state, Pool.MM) + mm_index, expected)
+    wrong = check_tree(state, f"tree of mm {mm_index}", root(state, Pool.MM, mm_index), expected)
     last = int(state.mm[mm_index].last_found)
     if last != NIL and last not in members:
         wrong.append(f"mm {mm_index}.last_found: is area {last}, which is not its own")
@@ -143,7 +154,7 @@ def _check_sizes(state: "State", mm_index: int) -> list[str]:
 
 def _check_committed(state: "State") -> list[str]:
     promised = 0
-    for index in _all_areas(state):
+    for index in all_areas(state):
         vma = state.vma[index]
         if vma.vm_flags & VmFlag.ACCOUNT:
             promised += (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
@@ -152,64 +163,16 @@ def _check_committed(state: "State") -> list[str]:
     return differ("NR_COMMITTED", int(state.vm_stat[VmStat.NR_COMMITTED]), promised, "pages promised")
 
 
-# --- files ----------------------------------------------------------------------------------------------
-
-
-def _pages_of_file(state: "State", inode: int) -> dict[int, int]:
-    """Return the frames of a file's tree by page number."""
-    root = state.inode[inode]
-    level = {0: int(root.radix_root)} if root.radix_root else {}
-    for _ in range(int(root.radix_height)):
-        level = {
-            index << RADIX_SHIFT | slot: int(state.radix_slot[node << RADIX_SHIFT | slot])
-            for index, node in level.items()
-            for slot in range(RADIX_SLOTS)
-            if state.radix_slot[node << RADIX_SHIFT | slot]
-        }
-    return level
-
-
-def _check_files(state: "State") -> list[str]:
-    base = first_node(state, FILE_VMA_PART)
-    by_inode: dict[int, dict[int, tuple[int, int]]] = {}
-    for index in _all_areas(state):
-        vma = state.vma[index]
-        if vma.inode:
-            nr_pages = (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
-            key = int(vma.pgoff), int(vma.pgoff) + nr_pages - 1
-            by_inode.setdefault(int(vma.inode), {})[base + index] = key
-    inodes = [int(inode) for inode in np.flatnonzero(used_records(state, Pool.INODE))]
-    wrong = [f"area maps inode {inode}, which is none" for inode in by_inode if inode not in inodes]
-    nr_cached = dict.fromkeys(InodeKind, 0)
-    for inode in inodes:
-        record = state.inode[inode]
-        users = by_inode.get(inode, {})
-        name = f"inode {inode}"
-        wrong += _check_tree(state, f"tree of {name}", first_root(state, Pool.INODE) + inode, users)
-        if record.refcount < max(len(users), 1):
-            wrong.append(f"{name}.refcount: is {record.refcount}, but {len(users)} areas map it")
-        pages = _pages_of_file(state, inode)
-        wrong += differ(f"{name}.nr_cached", int(record.nr_cached), len(pages), "pages in its tree")
-        nr_cached[InodeKind(int(record.kind))] += len(pages)
-        for index, pfn in pages.items():
-            page = state.page[pfn]
-            if not page.page_flags & PageFlag.CACHED or (page.mapping, page.index) != (inode, index):
-                wrong.append(f"{name}, page {index}: frame {pfn} does not say that it is that page")
-    wrong += differ("NR_SHMEM", int(state.vm_stat[VmStat.NR_SHMEM]), nr_cached[InodeKind.SHMEM], "in trees")
-    file_pages = int(state.vm_stat[VmStat.NR_FILE_PAGES])
-    return wrong + differ("NR_FILE_PAGES", file_pages, sum(nr_cached.values()), "pages of files in trees")
-
-
 # --- anon_vmas ------------------------------------------------------------------------------------------
 
 
 def _check_anon_vmas(state: "State") -> list[str]:
-    base = first_node(state, CHAIN_PART)
+    base = first_node(state, _CHAINS)
     following = state.anon_vma_chain["next_of_vma"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
     by_anon_vma: dict[int, dict[int, tuple[int, int]]] = {}
     fills: dict[int, int] = {}
     wrong: list[str] = []
-    for index in _all_areas(state):
+    for index in all_areas(state):
         vma = state.vma[index]
         nr_pages = (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
         mine = set()
@@ -227,7 +190,7 @@ def _check_anon_vmas(state: "State") -> list[str]:
         parent = int(state.anon_vma[anon_vma].parent)
         nr_children[parent] = nr_children.get(parent, 0) + 1
     for index in np.flatnonzero(used_records(state, Pool.ANON_VMA)).tolist():
-        wrong += _check_anon_vma(state, index, by_anon_vma.get(index, {}))
+        wrong += _check_anon_vma(state, int(index), by_anon_vma.get(int(index), {}))
         record = state.anon_vma[int(index)]
         name = f"anon_vma {index}"
         wrong += differ(
@@ -243,9 +206,9 @@ def _check_anon_vma(state: "State", index: int, chains: dict[int, tuple[int, int
     """Check that an anon_vma finds exactly the chains that lead to it."""
     name = f"anon_vma {index}"
     if state.knob[Knob.RMAP_WALK] == RmapWalk.TREE:
-        return _check_tree(state, f"tree of {name}", first_root(state, Pool.ANON_VMA) + index, chains)
+        return check_tree(state, f"tree of {name}", root(state, Pool.ANON_VMA, index), chains)
     following = state.anon_vma_chain["next"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
-    base = first_node(state, CHAIN_PART)
+    base = first_node(state, _CHAINS)
     members = walk_list(int(state.anon_vma[index].first_chain), following)
     if sorted(base + member for member in members) != sorted(chains):
         return [f"{name}: its list has the chains {members}, not {sorted(node - base for node in chains)}"]

@@ -3,7 +3,7 @@
     Overcommit.GUESS    0   refuses one request for more than all memory and swap
     Overcommit.ALWAYS   1   refuses nothing
     Overcommit.NEVER    2   refuses when the sum of promises passes swap + overcommit_ratio percent of memory,
-                            less what is kept for root and for a user who wants to log in
+                            less a 32nd of what the process has, so that there is a way back
 
 Private writable areas are promises, and shared memory is, at its full size; files and read-only areas can be dropped
 and read again.
@@ -22,9 +22,11 @@ from shared.jit import kernel
 if TYPE_CHECKING:
     from node.state import State
 
-# vm.admin_reserve_kbytes and vm.user_reserve_kbytes at boot: a 32nd of memory, at most these.
-ADMIN_RESERVE_PAGES: Final = 8 * MIB >> PAGE_SHIFT
+# vm.user_reserve_kbytes at boot: a 32nd of memory, at most this. Processes are root's, so that nothing is kept from
+# them for root (vm.admin_reserve_kbytes).
+# Differs from Linux: a 32nd of all memory, not of what was free at boot.
 USER_RESERVE_PAGES: Final = 128 * MIB >> PAGE_SHIFT
+SWAP_HEADER_PAGES: Final = 1  # of a swap area: mkswap's page
 RESERVE_SHARE: Final = 32
 KIB_PER_PAGE: Final = PAGE_SIZE // KIB
 
@@ -51,8 +53,8 @@ def total_ram_pages(state: "State") -> int:
 
 @kernel
 def total_swap_pages(state: "State") -> int:
-    """Return the slots of the swap area."""
-    return state.swap_area[0].nr_slots
+    """Return the slots of the swap area that pages may have."""
+    return max(state.swap_area[0].nr_slots - SWAP_HEADER_PAGES, 0)
 
 
 @kernel
@@ -76,9 +78,8 @@ def vm_enough_memory(state: "State", mm_index: int, nr_pages: int) -> int:
         if nr_pages <= total_ram_pages(state) + total_swap_pages(state):
             return 0
     else:
-        share = total_ram_pages(state) // RESERVE_SHARE
         own = state.mm[mm_index].total_vm // RESERVE_SHARE
-        reserve = min(share, ADMIN_RESERVE_PAGES) + min(own, share, USER_RESERVE_PAGES)
+        reserve = min(own, total_ram_pages(state) // RESERVE_SHARE, USER_RESERVE_PAGES)
         if state.vm_stat[VmStat.NR_COMMITTED] < vm_commit_limit(state) - reserve:
             return 0
     state.vm_stat[VmStat.NR_COMMITTED] -= nr_pages

@@ -1,11 +1,12 @@
 """An address space: a page table, its VMAs, and what Linux counts for each process (struct mm_struct)."""
 
-from typing import TYPE_CHECKING
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from node.pool import Pool, pool_free
-from shared.jit import kernel
+from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -74,3 +75,41 @@ def drop_mm(state: "State", index: int) -> None:
     mm = state.mm[index]
     if not mm.alive and not mm.mergeable:
         pool_free(state, Pool.MM, index)
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+
+class Limit(IntEnum):
+    """Resource limits of an address space, with Linux's numbers (RLIMIT_...)."""
+
+    DATA = 2
+    STACK = 3
+    MEMLOCK = 8
+    AS = 9
+
+
+MM_LIMITS: Final = {
+    Limit.DATA: "data_limit",
+    Limit.STACK: "stack_limit",
+    Limit.MEMLOCK: "memlock_limit",
+    Limit.AS: "as_limit",
+}
+
+
+@entry
+def setrlimit(state: "State", mm_index: int, limit: int, size: int) -> int:
+    """Limit an address space to ``size`` bytes of a kind, INT64_MAX: not at all; what it has stays; return 0.
+
+    # Differs from Linux: hard and soft limit are one, and an address space's, not a process's.
+    """
+    mm = state.mm[mm_index]
+    if limit == Limit.DATA:
+        mm.data_limit = size
+    elif limit == Limit.STACK:
+        mm.stack_limit = size
+    elif limit == Limit.MEMLOCK:
+        mm.memlock_limit = size
+    else:
+        mm.as_limit = size
+    return 0

@@ -116,6 +116,8 @@ def _alike(state: "State", below: int, above: int) -> int:
     upper = state.vma[above]
     if lower.end != upper.start or lower.vm_flags != upper.vm_flags or lower.inode != upper.inode:
         return 0
+    if lower.inode and state.inode[lower.inode].keeps_areas_apart:
+        return 0
     return 1 if upper.pgoff == lower.pgoff + ((upper.start - lower.start) >> PAGE_SHIFT) else 0
 
 

@@ -179,7 +179,7 @@ def test_an_area_with_a_store_does_not_merge_into_a_neighbour_without() -> None:
     upper = (pair.top - 4) << PAGE_SHIFT
     for advice in (Advice.RANDOM, Advice.NORMAL):
         assert madvise(pair.state, pair.mm, upper, upper + 4 * PAGE_SIZE, advice) == 0
-        pair.model.change(pair.top - 4, pair.top, lambda flags, to=advice: int(ADVICE[to](flags)))
+        pair.model.change(pair.top - 4, pair.top, ADVICE[advice])
         pair.compare()
         pair.step("write", WINDOW - 4, 1, 0)
     assert len(pair.model.areas) == 2
