@@ -23,6 +23,7 @@ from typing import Any, Final
 from node.check_partial import PartialCase, partial_case
 from node.golden_file import Golden, GoldenError, load_golden
 from node.golden_harness import harness_figures
+from node.golden_memory import recorded_free_pages
 from node.golden_layout import LayoutError, recorded_start
 from node.golden_machine import machine_of, unmodelled_settings, warnings_of
 from node.golden_write import value_of, workload_of, written_golden
@@ -138,7 +139,11 @@ def run_case(case: Case) -> tuple[CaseResult, Golden]:
         machine = Machine(case.spec)
         warnings = warnings_of(golden, machine.state)
         result = case.program.run(
-            machine.state, as_recorded=True, start=recorded_start(golden), figures=harness_figures(golden)
+            machine.state,
+            as_recorded=True,
+            start=recorded_start(golden),
+            figures=harness_figures(golden),
+            free_pages=recorded_free_pages(golden),
         )
     except NotModelled as error:
         return CaseResult(case.name, (), error.names), {}

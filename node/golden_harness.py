@@ -8,6 +8,13 @@ public cases); nothing else in the simulator knows of them.
     spawn                276 minor faults, 101 anonymous pages, 5 page tables
     fork                 1 fault in the parent and 20 in the child; 8 pages copied between them
     parent's next turn   3 faults more: pages whose copy the child took, written again
+    files                712 pages of the initramfs, which nothing reclaims, and 12 of shared memory; of them the controller
+                         maps 616 and 12, a process 200 and 1, one that was forked 162 and 12
+    counters             of resident pages (node/vm/rss.py): up to date when a process begins its first command, so that its
+                         66th fault, and each 66th from there, brings them up to date again
+
+All of these can be read off the recordings' counters: nr_file_pages, nr_shmem, nr_mapped, RssFile and RssShmem.
+What was free before the first command is each recording's own.
 """
 
 from dataclasses import dataclass, fields
@@ -15,6 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import VmEvent
 from node.golden_layout import GoldenLayout, RecordedStart
+from node.golden_memory import make_files, map_pages, use_pages, use_the_rest
+from node.phys.zone import ZoneId
+from node.reclaim.oom import OOM_SCORE_ADJ_MIN
 from node.touch import become, touch_anew
 from node.vm.mm_init import new_mm
 from node.vm.mmap import mmap, mmap_fixed
@@ -47,6 +57,19 @@ class HarnessFigures:
     fork_child_copies: int = 7
     fork_child_reuses: int = 0  # of the pages that the parent copied: the child writes to its own behind it
     parent_reuses: int = 3
+    image_pages: int = 712
+    shared_pages: int = 12
+    controller_image_pages: int = 616
+    controller_shared_pages: int = 12
+    spawn_image_pages: int = 200
+    spawn_shared_pages: int = 1
+    fork_image_pages: int = 162
+    fork_shared_pages: int = 12
+
+
+FILE_FIGURES: Final = tuple(
+    field.name for field in fields(HarnessFigures) if field.name.endswith(("image_pages", "shared_pages"))
+)
 
 
 def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
@@ -59,29 +82,40 @@ def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
         name not in known or type(value) is not int or value < 0 for name, value in given.items()
     ):
         raise ValueError(f"harness: {given!r} is not an object of counts, of {' '.join(sorted(known))}")
-    return HarnessFigures(**given)
+    # A recording that says nothing of its driver's files has none that matter.
+    return HarnessFigures(**(dict.fromkeys(FILE_FIGURES, 0) | given))
 
 
 class GoldenHarness:
     """The driver's own processes and pages on a machine that replays a recording.
 
-    With ``start``, the machine's free memory is laid out as the recorded one's was.
+    With ``start``, the machine's free memory is laid out as the recorded one's was; with ``free_pages``, there is as much
+    of it in each zone.
     """
 
     def __init__(
-        self, state: "State", start: RecordedStart | None = None, figures: HarnessFigures | None = None
+        self,
+        state: "State",
+        start: RecordedStart | None = None,
+        figures: HarnessFigures | None = None,
+        free_pages: dict[ZoneId, int] | None = None,
     ) -> None:
         self.state = state
         self.files = DATA_DISK
         self.figures = figures or HarnessFigures()
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
-        layout = None if start is None else GoldenLayout(state, start, self.figures.controller_anon_pages)
-        self.controller = self._process(
-            self.figures.controller_anon_pages, self.figures.controller_lone_pages
-        )
+        figures = self.figures
+        nr_ready = figures.controller_anon_pages + figures.image_pages + figures.shared_pages
+        layout = None if start is None else GoldenLayout(state, start, nr_ready)
+        self.controller = self._process(figures.controller_anon_pages, figures.controller_lone_pages)
+        state.mm[self.controller].oom_score_adj = OOM_SCORE_ADJ_MIN  # it is never chosen in the recordings
+        self._driver_files = make_files(state, figures.image_pages, figures.shared_pages)
+        self._use_files(self.controller, figures.controller_image_pages, figures.controller_shared_pages)
         if layout is not None:
             layout.close()
+        elif free_pages:
+            use_the_rest(state, free_pages)
 
     def _process(self, nr_pages: int, nr_lone: int) -> int:
         mm_index = new_mm(self.state)
@@ -100,6 +134,29 @@ class GoldenHarness:
         become(self.state, mm_index)
         touch_anew(self.state, mm_index, self._pages[mm_index] + first * PAGE_SIZE, nr_pages)
 
+    def _use_files(self, mm_index: int, nr_image: int, nr_shared: int) -> None:
+        """Let a process map and use pages of the files, behind lone pages of its own: that needs no more tables."""
+        shared = IMAGE_START + PAGE_SIZE
+        self._use(mm_index, shared, nr_shared, (self._driver_files.shared, 0))
+        start = shared + self.figures.shared_pages * PAGE_SIZE
+        done = 0
+        while done < nr_image:
+            here = min(nr_image - done, (-start % HUGE_PAGE_SIZE) // PAGE_SIZE)
+            self._use(mm_index, start, here, (self._driver_files.image, done))
+            done += here
+            start += (here + 1) * PAGE_SIZE  # behind the next lone page
+
+    def _use(self, mm_index: int, start: int, nr_pages: int, place: tuple[int, int]) -> None:
+        if nr_pages:
+            map_pages(self.state, mm_index, start, nr_pages, *place)
+            use_pages(self.state, mm_index, start, nr_pages)
+
+    def _set_counters(self, mm_index: int, nr_late: int, nr_faults: int) -> None:
+        """Say how far behind a process's counters of resident pages are."""
+        mm = self.state.mm[mm_index]
+        mm.late_rss = nr_late
+        mm.rss_events = nr_faults
+
     def _count_faults(self, mm_index: int, nr_faults: int) -> None:
         """Count faults on the driver's own files, which are not modelled."""
         self.state.mm[mm_index].minflt += nr_faults
@@ -112,6 +169,8 @@ class GoldenHarness:
         if mm_index == NIL:
             return NIL
         self._count_faults(mm_index, figures.spawn_faults - figures.spawn_anon_pages)
+        self._use_files(mm_index, figures.spawn_image_pages, figures.spawn_shared_pages)
+        self._set_counters(mm_index, 0, 0)
         return mm_index
 
     def forked(self, parent: int, child: int) -> None:
@@ -123,6 +182,11 @@ class GoldenHarness:
         self._write(child, figures.fork_parent_copies, figures.fork_child_copies)
         written = figures.fork_child_reuses + figures.fork_child_copies
         self._count_faults(child, figures.fork_child_faults - written)
+        self._use_files(child, figures.fork_image_pages, figures.fork_shared_pages)
+        # Few faults have brought them.
+        self._set_counters(
+            child, figures.fork_image_pages + figures.fork_shared_pages, figures.fork_child_faults
+        )
         self._reuses_due.add(parent)
 
     def before_command(self, mm_index: int) -> None:

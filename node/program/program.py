@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from node.golden_harness import GoldenHarness, HarnessFigures
 from node.golden_layout import RecordedStart
+from node.phys.zone import ZoneId
 from node.program.accesses import ACCESS_COMMANDS
 from node.program.areas import AREA_COMMANDS
 from node.program.controller import CONTROLLER
@@ -79,17 +80,20 @@ class Program:
         as_recorded: bool = False,
         start: RecordedStart | None = None,
         figures: HarnessFigures | None = None,
+        free_pages: dict[ZoneId, int] | None = None,
     ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
         ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
-        just booted. Its free memory is laid out as ``start`` says, if it is given.
+        just booted. Its free memory is laid out as ``start`` says, if it is given; else it has ``free_pages`` of each zone.
         """
         for command in self.commands():
             check_room(state, command)
         run = Run(
             state,
-            GoldenHarness(state, start, figures) if as_recorded else PlainDriver(state, self.text.files()),
+            GoldenHarness(state, start, figures, free_pages)
+            if as_recorded
+            else PlainDriver(state, self.text.files()),
         )
         for command in self.commands():
             _do(run, command)
@@ -104,8 +108,13 @@ def _do(run: Run, command: Command) -> None:
     if not command.process:
         run.become(run.harness.controller)
         CONTROLLER[command.verb](run, command)
+        run.note_deaths(None)
+        return
+    if run.is_dead(command.process):
         return
     process = run.process(command, command.process)
     run.become(process.mm)
     run.harness.before_command(process.mm)
-    PROCESS[command.verb](run, command, process)
+    if not run.state.mm[process.mm].oom_victim:
+        PROCESS[command.verb](run, command, process)
+    run.note_deaths(process)

@@ -8,6 +8,7 @@ from node import procfs
 from node.counters import Current, Knob, Request
 from node.fault.kinds import Access
 from node.golden_layout import buddy_counters
+from node.joints import exit_mmap
 from node.kthread import run_kthreads
 from node.pagecache.inode import new_file
 from node.program.text import Command, ProgramError
@@ -39,11 +40,15 @@ class Mapping:
 
 @dataclass(slots=True)
 class Process:
-    """A process of a program."""
+    """A process of a program.
+
+    One that the OOM killer ends leaves its name behind: ``mm`` is nobody's then, and its last counts are in ``remains``.
+    """
 
     mm: int
     mappings: dict[str, Mapping] = field(default_factory=dict)
     alive: bool = True
+    remains: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -128,6 +133,29 @@ class Run:
             raise command.fail(f"there is no process {name}")
         return process
 
+    def note_deaths(self, running: "Process | None") -> None:
+        """Note which processes the OOM killer has ended during a command; ``running`` did it, if it was a process's.
+
+        The one that was running comes to its end now, on its way out of the kernel, and whoever waits for its answer
+        takes note of it: it is dead, and no more is known. Another one stays as a zombie, with its counts of faults.
+        """
+        for process in self.processes.values():
+            mm = self.state.mm[process.mm]
+            if not process.alive or (mm.alive and not mm.oom_victim):
+                continue
+            process.alive = False
+            process.remains = {"dead": 1}
+            if process is running:
+                process.mappings.clear()
+            else:
+                process.remains |= {"minflt": int(mm.minflt), "majflt": int(mm.majflt), "oom_score": 0}
+            if mm.alive:
+                exit_mmap(self.state, process.mm)
+
+    def is_dead(self, name: str) -> bool:
+        """Return whether a process of that name was ended by the OOM killer."""
+        return name in self.processes and not self.processes[name].alive
+
     def snapshot(self, name: str) -> None:
         """Note every counter."""
         values = {f"vmstat.{key}": value for key, value in procfs.vmstat(self.state).items()}
@@ -135,6 +163,10 @@ class Run:
         values |= buddy_counters(self.state)
         for who, process in self.processes.items():
             if not process.alive:
+                values |= {f"proc.{who}.{key}": value for key, value in process.remains.items()}
+                for label, mapping in process.mappings.items():
+                    nothing = procfs.unmapped_pages(mapping.start, mapping.end)
+                    values |= {f"proc.{who}.map.{label}.{key}": value for key, value in nothing.items()}
                 continue
             own = procfs.process(self.state, process.mm)
             values |= {f"proc.{who}.{key}": value for key, value in own.items()}

@@ -87,7 +87,6 @@ LATER: Final = frozenset(
     {
         BACKGROUND,
         "spawn cg=",
-        "spawn oom=",
         *(f"madvise {advice}" for advice in ADVICE.split("|") if advice not in MODELLED_ADVICE),
     }
 )

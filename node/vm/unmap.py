@@ -28,6 +28,7 @@ from node.vm.mmu_gather import gather_begin, gather_finish, gather_page
 from node.vm.nommu import nommu_unmap
 from node.vm.page_tables import free_page_tables, free_unused_tables
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
+from node.vm.rss import sync_before_unmapping
 from node.vm.vma import VmFlag
 from node.vm.vma_adjust import drop_vma
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
@@ -86,6 +87,7 @@ def _zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
         border = min(end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
         position = pte_position(state, pgd, vaddr)
         if position != NIL:
+            sync_before_unmapping(state, mm_index)
             for _ in range((border - vaddr) >> PAGE_SHIFT):
                 if state.pt_word[position] != 0:
                     _zap_pte(state, mm_index, position, vaddr)

@@ -1,0 +1,121 @@
+"""What was in memory before a recording's first command, beside its controller's own pages.
+
+    files       the recorded machine ran from an initramfs: its files' pages stay in memory, and cannot be reclaimed
+    shared      pages of shared memory that its programs have
+    kernel      whatever else was not free: the recording says how much of each zone was
+
+How much fits before memory runs out follows from it, and a process's resident pages are its share of the files too.
+
+Linux: fs/ramfs/inode.c (mapping_set_unevictable), fs/proc/base.c (proc_oom_score, which counts file pages).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from node.counters import Current, Knob, Request, VmEvent
+from node.joints import alloc_frames, drain_all_pages
+from node.pagecache.inode import new_file, page_of_file
+from node.pagecache.shmem import new_shmem_inode
+from node.phys.buddy import MAX_ORDER
+from node.phys.page import PageFlag
+from node.phys.zone import ZONE_NAMES, ZoneId
+from node.touch import access_pages, become
+from node.vm.mmap import MapFlag, do_mmap
+from node.vm.vma import VmFlag
+from shared.constants import NIL, PAGE_SIZE
+from shared.gfp_flags import GFP_KERNEL, Gfp
+from shared.jit import entry
+
+if TYPE_CHECKING:
+    from node.state import State
+
+GFP_OF_ZONE: Final = {ZoneId.DMA: GFP_KERNEL | Gfp.DMA, ZoneId.DMA32: GFP_KERNEL | Gfp.DMA32}
+
+
+@dataclass(frozen=True, slots=True)
+class DriverFiles:
+    """Inodes of the pages that the recorded machine's programs were loaded from and share."""
+
+    image: int
+    shared: int
+
+
+@entry
+def read_file(state: "State", inode: int, nr_pages: int) -> int:
+    """Bring a file's first pages into memory; return how many there are."""
+    for index in range(nr_pages):
+        if page_of_file(state, inode, index) == NIL:
+            return index
+    return nr_pages
+
+
+def make_files(state: "State", nr_image: int, nr_shared: int) -> DriverFiles:
+    """Put the files into memory."""
+    image = new_file(state, nr_image, 0)
+    read_file(state, image, nr_image)
+    shared = new_shmem_inode(state, nr_shared, 0)
+    read_file(state, shared, nr_shared)
+    return DriverFiles(image, shared)
+
+
+def map_pages(state: "State", mm_index: int, start: int, nr_pages: int, inode: int, first: int = 0) -> None:
+    """Map pages of a file at ``start``, for reading."""
+    request = state.request
+    request[Request.A0] = start
+    request[Request.A1] = nr_pages * PAGE_SIZE
+    request[Request.A2] = VmFlag.READ
+    request[Request.A3] = MapFlag.SHARED | MapFlag.FIXED
+    request[Request.A4] = inode
+    request[Request.A5] = first
+    request[Request.A6] = PAGE_SIZE
+    do_mmap(state, mm_index)
+
+
+def use_pages(state: "State", mm_index: int, start: int, nr_pages: int) -> None:
+    """Let a process use pages of the files, so that just those are mapped; its faults are not counted."""
+    mm = state.mm[mm_index]
+    minflt, majflt = int(mm.minflt), int(mm.majflt)
+    pgfault = int(state.vm_event[VmEvent.PGFAULT])
+    around = int(state.knob[Knob.FAULT_AROUND_PAGES])
+    state.knob[Knob.FAULT_AROUND_PAGES] = 1
+    become(state, mm_index)
+    request = state.request
+    request[Request.A0], request[Request.A1], request[Request.A2] = start, nr_pages, PAGE_SIZE
+    request[Request.A3] = 0
+    access_pages(state, mm_index)
+    state.knob[Knob.FAULT_AROUND_PAGES] = around
+    mm.minflt, mm.majflt = minflt, majflt
+    state.vm_event[VmEvent.PGFAULT] = pgfault
+
+
+def recorded_free_pages(golden: dict[str, Any]) -> dict[ZoneId, int]:
+    """Return how many pages of each zone were free before the first command, as far as the recording says."""
+    zones = golden.get("machine", {}).get("zones", [])
+    return {
+        ZoneId(ZONE_NAMES.index(zone["zone"])): zone["pages_free"]
+        for zone in zones
+        if zone["zone"] in ZONE_NAMES and isinstance(zone.get("pages_free"), int)
+    }
+
+
+def use_the_rest(state: "State", free_pages: dict[ZoneId, int]) -> None:
+    """Let the kernel have pages of each zone until no more are free than were in the recorded machine."""
+    drain_all_pages(state)
+    state.current[Current.CPU] = 0
+    for kind, nr_free in free_pages.items():
+        if kind in GFP_OF_ZONE and int(state.zone[kind].managed):
+            _take(state, kind, int(state.zone[kind].nr_free) - nr_free)
+    drain_all_pages(state)
+
+
+def _take(state: "State", kind: ZoneId, excess: int) -> None:
+    order = MAX_ORDER
+    while excess > 0 and order >= 0:
+        size = 1 << order
+        pfn = alloc_frames(state, order, GFP_OF_ZONE[kind]) if size <= excess else NIL
+        if pfn == NIL:
+            order -= 1
+            continue
+        state.page["page_flags"][pfn : pfn + size] |= PageFlag.KERNEL
+        state.page["refcount"][pfn : pfn + size] = 1
+        excess -= size
