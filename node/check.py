@@ -23,9 +23,9 @@ from typing import Any, Final
 from node.check_partial import PartialCase, partial_case
 from node.golden_file import Golden, GoldenError, load_golden
 from node.golden_harness import harness_figures
-from node.golden_memory import recorded_free_pages
 from node.golden_layout import LayoutError, recorded_start
 from node.golden_machine import machine_of, unmodelled_settings, warnings_of
+from node.golden_memory import recorded_zones
 from node.golden_write import value_of, workload_of, written_golden
 from node.machine import Machine
 from node.program.program import Program
@@ -143,7 +143,7 @@ def run_case(case: Case) -> tuple[CaseResult, Golden]:
             as_recorded=True,
             start=recorded_start(golden),
             figures=harness_figures(golden),
-            free_pages=recorded_free_pages(golden),
+            zones=recorded_zones(golden),
         )
     except NotModelled as error:
         return CaseResult(case.name, (), error.names), {}

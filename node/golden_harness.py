@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import VmEvent
 from node.golden_layout import GoldenLayout, RecordedStart
-from node.golden_memory import make_files, map_pages, use_pages, use_the_rest
+from node.golden_memory import ZoneFigures, make_files, map_pages, use_pages, use_the_rest
 from node.phys.zone import ZoneId
 from node.reclaim.oom import OOM_SCORE_ADJ_MIN
 from node.touch import become, touch_anew
@@ -89,7 +89,7 @@ def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
 class GoldenHarness:
     """The driver's own processes and pages on a machine that replays a recording.
 
-    With ``start``, the machine's free memory is laid out as the recorded one's was; with ``free_pages``, there is as much
+    With ``start``, the machine's free memory is laid out as the recorded one's was; with ``zones``, there is as much
     of it in each zone.
     """
 
@@ -98,7 +98,7 @@ class GoldenHarness:
         state: "State",
         start: RecordedStart | None = None,
         figures: HarnessFigures | None = None,
-        free_pages: dict[ZoneId, int] | None = None,
+        zones: dict[ZoneId, ZoneFigures] | None = None,
     ) -> None:
         self.state = state
         self.files = DATA_DISK
@@ -114,8 +114,8 @@ class GoldenHarness:
         self._use_files(self.controller, figures.controller_image_pages, figures.controller_shared_pages)
         if layout is not None:
             layout.close()
-        elif free_pages:
-            use_the_rest(state, free_pages)
+        elif zones:
+            use_the_rest(state, zones)
 
     def _process(self, nr_pages: int, nr_lone: int) -> int:
         mm_index = new_mm(self.state)

@@ -12,13 +12,15 @@ Linux: fs/ramfs/inode.c (mapping_set_unevictable), fs/proc/base.c (proc_oom_scor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from node.counters import Current, Knob, Request, VmEvent
 from node.joints import alloc_frames, drain_all_pages
 from node.pagecache.inode import new_file, page_of_file
 from node.pagecache.shmem import new_shmem_inode
 from node.phys.buddy import MAX_ORDER
 from node.phys.page import PageFlag
-from node.phys.zone import ZONE_NAMES, ZoneId
+from node.phys.zone import PAGEBLOCK_PAGES, ZONE_NAMES, ZoneId
 from node.touch import access_pages, become
 from node.vm.mmap import MapFlag, do_mmap
 from node.vm.vma import VmFlag
@@ -30,6 +32,14 @@ if TYPE_CHECKING:
     from node.state import State
 
 GFP_OF_ZONE: Final = {ZoneId.DMA: GFP_KERNEL | Gfp.DMA, ZoneId.DMA32: GFP_KERNEL | Gfp.DMA32}
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFigures:
+    """What a recording says of a zone, in pages."""
+
+    managed: int
+    free: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +98,26 @@ def use_pages(state: "State", mm_index: int, start: int, nr_pages: int) -> None:
     state.vm_event[VmEvent.PGFAULT] = pgfault
 
 
-def recorded_free_pages(golden: dict[str, Any]) -> dict[ZoneId, int]:
-    """Return how many pages of each zone were free before the first command, as far as the recording says."""
+def recorded_zones(golden: dict[str, Any]) -> dict[ZoneId, ZoneFigures]:
+    """Return how large each zone was and how much of it was free before the first command, if the recording says."""
     zones = golden.get("machine", {}).get("zones", [])
     return {
-        ZoneId(ZONE_NAMES.index(zone["zone"])): zone["pages_free"]
+        ZoneId(ZONE_NAMES.index(zone["zone"])): ZoneFigures(zone["managed"], zone["pages_free"])
         for zone in zones
-        if zone["zone"] in ZONE_NAMES and isinstance(zone.get("pages_free"), int)
+        if zone["zone"] in ZONE_NAMES
+        and isinstance(zone.get("managed"), int)
+        and isinstance(zone.get("pages_free"), int)
     }
 
 
-def use_the_rest(state: "State", free_pages: dict[ZoneId, int]) -> None:
+def use_the_rest(state: "State", zones: dict[ZoneId, ZoneFigures]) -> None:
     """Let the kernel have pages of each zone until no more are free than were in the recorded machine."""
     drain_all_pages(state)
     state.current[Current.CPU] = 0
-    for kind, nr_free in free_pages.items():
+    for kind, recorded in zones.items():
         if kind in GFP_OF_ZONE and int(state.zone[kind].managed):
-            _take(state, kind, int(state.zone[kind].nr_free) - nr_free)
+            _take(state, kind, int(state.zone[kind].nr_free) - recorded.free)
+            _reserve(state, kind, int(state.zone[kind].managed) - recorded.managed)
     drain_all_pages(state)
 
 
@@ -119,3 +132,19 @@ def _take(state: "State", kind: ZoneId, excess: int) -> None:
         state.page["page_flags"][pfn : pfn + size] |= PageFlag.KERNEL
         state.page["refcount"][pfn : pfn + size] = 1
         excess -= size
+
+
+def _reserve(state: "State", kind: ZoneId, excess: int) -> None:
+    """Make pages that the kernel has ones that it had from the start, or the other way round.
+
+    Builds of a kernel differ in that by some tens of pages, and sums of memory should be the recorded one's.
+    """
+    of_zone = np.repeat(np.asarray(state.pageblock["zone"]) == kind, PAGEBLOCK_PAGES)[: len(state.page)]
+    page_flags = state.page["page_flags"]
+    before, after = PageFlag.KERNEL, PageFlag.RESERVED
+    if excess < 0:
+        before, after = after, before
+    frames = np.flatnonzero(of_zone & (np.asarray(page_flags) == before))[-abs(excess) :] if excess else []
+    page_flags[frames] = after
+    state.page["refcount"][frames] = 1 if after == PageFlag.KERNEL else 0
+    state.zone[kind].managed -= len(frames) if excess > 0 else -len(frames)

@@ -22,7 +22,7 @@ class Pages:
     stride: int = PAGE_SIZE
 
 
-def check_done(run: Run, command: Command, process: Process, done: bool) -> None:  # noqa: FBT001 (it is the question)
+def check_done(run: Run, command: Command, process: Process, done: bool) -> None:
     """Raise ``ProgramError`` for accesses that the kernel refused; but not if its OOM killer chose the process."""
     if not done and not run.state.mm[process.mm].oom_victim:
         raise command.fail(f"{command.process} was killed: no area, no right or no memory")

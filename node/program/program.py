@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from node.golden_harness import GoldenHarness, HarnessFigures
 from node.golden_layout import RecordedStart
+from node.golden_memory import ZoneFigures
 from node.phys.zone import ZoneId
 from node.program.accesses import ACCESS_COMMANDS
 from node.program.areas import AREA_COMMANDS
@@ -80,18 +81,18 @@ class Program:
         as_recorded: bool = False,
         start: RecordedStart | None = None,
         figures: HarnessFigures | None = None,
-        free_pages: dict[ZoneId, int] | None = None,
+        zones: dict[ZoneId, ZoneFigures] | None = None,
     ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
         ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
-        just booted. Its free memory is laid out as ``start`` says, if it is given; else it has ``free_pages`` of each zone.
+        just booted. Its free memory is laid out as ``start`` says, if it is given; else there is as much of it as ``zones`` say.
         """
         for command in self.commands():
             check_room(state, command)
         run = Run(
             state,
-            GoldenHarness(state, start, figures, free_pages)
+            GoldenHarness(state, start, figures, zones)
             if as_recorded
             else PlainDriver(state, self.text.files()),
         )
@@ -118,3 +119,4 @@ def _do(run: Run, command: Command) -> None:
     if not run.state.mm[process.mm].oom_victim:
         PROCESS[command.verb](run, command, process)
     run.note_deaths(process)
+    run.let_kswapd_run()

@@ -9,7 +9,7 @@ from node.counters import Current, Knob, Request
 from node.fault.kinds import Access
 from node.golden_layout import buddy_counters
 from node.joints import exit_mmap
-from node.kthread import run_kthreads
+from node.kthread import Kthread, run_kthreads
 from node.pagecache.inode import new_file
 from node.program.text import Command, ProgramError
 from node.touch import become
@@ -42,7 +42,7 @@ class Mapping:
 class Process:
     """A process of a program.
 
-    One that the OOM killer ends leaves its name behind: ``mm`` is nobody's then, and its last counts are in ``remains``.
+    One that the OOM killer ends leaves its name behind: ``mm`` is nobody's then, its last counts are in ``remains``.
     """
 
     mm: int
@@ -132,6 +132,15 @@ class Run:
         if process is None or not process.alive:
             raise command.fail(f"there is no process {name}")
         return process
+
+    def let_kswapd_run(self) -> None:
+        """Let kswapd do what a command woke it for: the processor is idle until the next one.
+
+        # Differs from Linux: on one processor it does not run in the midst of a command.
+        """
+        now = int(self.state.current[Current.CLOCK_PS])
+        if self.state.kthread[Kthread.KSWAPD].clock_ps <= now:
+            self.pass_time(0)
 
     def note_deaths(self, running: "Process | None") -> None:
         """Note which processes the OOM killer has ended during a command; ``running`` did it, if it was a process's.
