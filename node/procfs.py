@@ -133,6 +133,7 @@ def process(state: "State", mm_index: int) -> dict[str, int]:
         "smaps.Swap": mm.nr_swap * PAGE_KIB,
         "VmSwap": mm.nr_swap * PAGE_KIB,
         "VmPTE": mm.nr_page_tables * PAGE_KIB,
+        "VmLck": mm.locked_vm * PAGE_KIB,
         "oom_score": oom_score(state, mm_index),
         "ksm_merging_pages": mm.ksm_merging_pages,
         "ksm_rmap_items": mm.ksm_rmap_items,

@@ -22,6 +22,7 @@ from node.joints import try_to_free_swap
 from node.kmap.flush_calls import flush_tlb_page
 from node.pagecache.dirty import set_page_dirty
 from node.phys.page import PageFlag
+from node.vm.mlock_page import munlock_vma_page
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
 from node.vm.rss import note_late_page
@@ -53,6 +54,7 @@ def _copy_page(state: "State", vma_index: int, position: int, vaddr: int) -> int
     else:
         count_mapped(state, mm_index, old, -1)
         page_remove_rmap(state, old)
+        munlock_vma_page(state, old, vma_index)
         if state.page[old].mapcount == 0 and state.page[old].page_flags & PageFlag.SWAPCACHE:
             try_to_free_swap(state, old)
         put_page(state, old)

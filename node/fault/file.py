@@ -19,8 +19,10 @@ from node.fault.outcome import FaultOutcome
 from node.hw.cost import Cost
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.pagecache.dirty import set_page_dirty
-from node.pagecache.inode import InodeKind, page_of_file
+from node.pagecache.inode import page_of_file
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find
+from node.vm.mlock_page import mlock_vma_page
 from node.vm.page_tables import pte_alloc
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, linear_page_index, page_add_rmap, page_remove_rmap
@@ -51,6 +53,7 @@ def _map_page(state: "State", vma_index: int, position: int, vaddr: int, pte: in
     pfn = pte_pfn(pte)
     state.page[pfn].refcount += 1
     page_add_rmap(state, pfn)
+    mlock_vma_page(state, pfn, vma_index)
     count_mapped(state, mm_index, pfn, 1)
     note_late_page(state, mm_index)
     set_user_pte(state, mm_index, position, vaddr, pte)

@@ -12,7 +12,6 @@ delete_from_page_cache).
 to come).
 """
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,13 +19,15 @@ import numpy as np
 from node.content import PATTERN_FILE, generated, set_content
 from node.counters import Current, VmStat
 from node.hw.cost import Cost
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_erase, radix_find, radix_insert, radix_next
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages
 from node.pool import Pool, pool_alloc, pool_free
-from node.reclaim.lru import LruList, lru_add, lru_for
+from node.reclaim.lru import LruList, lru_add
 from node.tree_nodes import inode_root
 from node.vm.commit import uncommit
+from node.vm.mlock_page import lru_add_evictable_or_not
 from node.vm.put_page import put_page
 from shared.constants import NIL
 from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
@@ -49,13 +50,6 @@ INODE = np.dtype(
     align=True,
 )
 MAX_INODES: Final = 1 << 14
-
-
-class InodeKind(IntEnum):
-    """What an inode is of."""
-
-    REGULAR = 0
-    SHMEM = 1
 
 
 @kernel
@@ -163,6 +157,6 @@ def page_of_file(state: "State", inode: int, index: int) -> int:
         lru_add(state, LruList.INACTIVE_ANON, pfn)
     else:
         set_content(state, pfn, generated(PATTERN_FILE, record.key, index))
-        lru_add(state, lru_for(state, pfn), pfn)
+        lru_add_evictable_or_not(state, LruList.INACTIVE_FILE, pfn)
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO]
     return pfn

@@ -94,6 +94,17 @@ def _because(error: int) -> str:
     return f": {Errno(error).name}" if error in set(Errno) else ""
 
 
+def _mlock(run: Run, command: Command, process: Process) -> None:
+    _, _, start, end = mapping_range(command, process)
+    if command.verb == "munlock":
+        error = munlock(run.state, process.mm, start, end)
+    else:
+        how = MLOCK_ONFAULT if command.verb == "mlockonfault" else 0
+        error = mlock2(run.state, process.mm, start, end, how)
+    if error and not run.state.mm[process.mm].oom_victim:
+        raise command.fail(f"{command.verb} failed{_because(error)}")
+
+
 def _brkgrow(run: Run, command: Command, process: Process) -> None:
     size = command.parse(command.word(1, "a size"))
     start = int(run.state.mm[process.mm].brk)
@@ -131,6 +142,9 @@ def _madvise(run: Run, command: Command, process: Process) -> None:
 
 AREA_COMMANDS = {
     "mmap": _mmap,
+    "mlock": _mlock,
+    "mlockonfault": _mlock,
+    "munlock": _mlock,
     "munmap": _munmap,
     "mprotect": _mprotect,
     "brk": _brkgrow,

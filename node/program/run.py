@@ -11,6 +11,7 @@ from node.golden_layout import buddy_counters
 from node.joints import exit_mmap
 from node.kthread import Kthread, run_kthreads
 from node.pagecache.inode import new_file
+from node.proc.meminfo import meminfo_kib
 from node.program.text import Command, ProgramError
 from node.touch import become
 from node.vm.mm_init import new_mm
@@ -169,6 +170,7 @@ class Run:
         """Note every counter."""
         values = {f"vmstat.{key}": value for key, value in procfs.vmstat(self.state).items()}
         values |= {f"ksm.{key}": value for key, value in procfs.ksm(self.state).items()}
+        values |= {f"meminfo.{key}": value for key, value in meminfo_kib(self.state).items()}
         values |= buddy_counters(self.state)
         for who, process in self.processes.items():
             if not process.alive:

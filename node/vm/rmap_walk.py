@@ -22,8 +22,10 @@ from node.phys.page import PageFlag
 from node.rb_max import interval_first, interval_next
 from node.tree_nodes import file_vma_base, inode_root
 from node.vm.anon_vma import first_chain_at, next_chain_at
+from node.vm.mlock_page import mlock_page
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, page_address_in_vma, page_remove_rmap
+from node.vm.vma import VmFlag
 from shared.constants import INT64_MAX, NIL
 from shared.jit import entry, kernel
 from shared.views import View
@@ -80,6 +82,9 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> i
         return 0
     pte = state.pt_word[position]
     if not pte & Pte.PRESENT or pte_pfn(pte) != pfn:
+        return 0
+    if (work >= 0 or work == LOOK) and vma.vm_flags & VmFlag.LOCKED:
+        mlock_page(state, pfn)  # restores a lock that was missed
         return 0
     if work >= 0:
         _unmap_one(state, mm_index, position, vaddr, work)

@@ -23,6 +23,7 @@ from node.joints import (
 from node.phys.page import PageFlag
 from node.vm.commit import uncommit, vm_stat_account
 from node.vm.hugetlb import unmap_huge
+from node.vm.mlock_walk import lock_pages
 from node.vm.mm import drop_mm
 from node.vm.mmu_gather import gather_begin, gather_finish, gather_page
 from node.vm.nommu import nommu_unmap
@@ -132,6 +133,8 @@ def unmap_area(state: "State", vma_index: int) -> int:
     """Unmap a whole VMA and remove it, with the tables that only it needed; return the pages unmapped."""
     vma = state.vma[vma_index]
     mm_index = vma.mm
+    if vma.vm_flags & VmFlag.LOCKED:
+        lock_pages(state, vma_index, 0)
     gather_begin(state, mm_index, vma.start, vma.end)
     nr_pages = _zap_range(state, mm_index, vma.start, vma.end)
     state.request[Request.A0] = 0 if vma.prev == NIL else state.vma[vma.prev].end
@@ -160,6 +163,8 @@ def exit_mmap(state: "State", mm_index: int) -> int:
     gather_begin(state, 0, 0, 0)
     while mm.first_vma != NIL:
         index = mm.first_vma
+        if state.vma[index].vm_flags & VmFlag.LOCKED:
+            lock_pages(state, index, 0)
         nr_pages += _zap_range(state, mm_index, state.vma[index].start, state.vma[index].end)
         _uncount_area(state, index)
         drop_vma(state, index)
