@@ -8,12 +8,15 @@ public cases); nothing else in the simulator knows of them.
     spawn                276 minor faults, 101 anonymous pages, 5 page tables
     fork                 1 fault in the parent and 20 in the child; 8 pages copied between them
     parent's next turn   3 faults more: pages whose copy the child took, written again
-    files                712 pages of the initramfs, which nothing reclaims, and 12 of shared memory; of them the controller
-                         maps 616 and 12, a process 200 and 1, one that was forked 162 and 12
-    counters             of resident pages (node/vm/rss.py): up to date when a process begins its first command, so that its
-                         66th fault, and each 66th from there, brings them up to date again
+    files                712 pages of the initramfs, which nothing reclaims, and 12 of shared memory; of them the
+                         controller maps 616 and 12, a process 200 and 1, one that was forked 162 and 12
+    locks                199 of the controller's image's pages are locked, and all of its own but one
+    lists                one page of a process is on the active list
+    counters             of resident pages (node/vm/rss.py): up to date when a process begins its first command,
+                         so that its 66th fault, and each 66th from there, brings them up to date again
 
-All of these can be read off the recordings' counters: nr_file_pages, nr_shmem, nr_mapped, RssFile and RssShmem.
+All of these can be read off the recordings' counters: nr_file_pages, nr_shmem, nr_mapped, nr_mlock, nr_unevictable,
+nr_active_anon, RssAnon, RssFile and RssShmem.
 What was free before the first command is each recording's own.
 """
 
@@ -22,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import VmEvent
 from node.golden_layout import GoldenLayout, RecordedStart
-from node.golden_memory import ZoneFigures, make_files, map_pages, use_pages, use_the_rest
+from node.golden_memory import ZoneFigures, activate_page, make_files, map_pages, use_pages, use_the_rest
 from node.phys.zone import ZoneId
 from node.reclaim.oom import OOM_SCORE_ADJ_MIN
 from node.touch import become, touch_anew
+from node.vm.mlock import mlock
 from node.vm.mm_init import new_mm
 from node.vm.mmap import mmap, mmap_fixed
 from node.vm.vma import VmFlag
@@ -65,10 +69,14 @@ class HarnessFigures:
     spawn_shared_pages: int = 1
     fork_image_pages: int = 162
     fork_shared_pages: int = 12
+    locked_image_pages: int = 199
+    active_pages: int = 1
 
 
 FILE_FIGURES: Final = tuple(
-    field.name for field in fields(HarnessFigures) if field.name.endswith(("image_pages", "shared_pages"))
+    field.name
+    for field in fields(HarnessFigures)
+    if field.name.endswith(("image_pages", "shared_pages", "active_pages"))
 )
 
 
@@ -112,6 +120,7 @@ class GoldenHarness:
         state.mm[self.controller].oom_score_adj = OOM_SCORE_ADJ_MIN  # it is never chosen in the recordings
         self._driver_files = make_files(state, figures.image_pages, figures.shared_pages)
         self._use_files(self.controller, figures.controller_image_pages, figures.controller_shared_pages)
+        self._lock_controller()
         if layout is not None:
             layout.close()
         elif zones:
@@ -146,9 +155,24 @@ class GoldenHarness:
             done += here
             start += (here + 1) * PAGE_SIZE  # behind the next lone page
 
+    def _lock_controller(self) -> None:
+        """Lock the controller's memory: all of its own pages but one, and some of the image's."""
+        figures = self.figures
+        if not figures.locked_image_pages:
+            return
+        start = self._pages[self.controller]
+        nr_lone = figures.controller_lone_pages
+        self._lock(start, figures.controller_anon_pages - nr_lone)
+        for lone in range(1, nr_lone):
+            self._lock(IMAGE_START + lone * HUGE_PAGE_SIZE, 1)
+        self._lock(IMAGE_START + (1 + figures.shared_pages) * PAGE_SIZE, figures.locked_image_pages)
+
+    def _lock(self, start: int, nr_pages: int) -> None:
+        mlock(self.state, self.controller, start, start + nr_pages * PAGE_SIZE)
+
     def _use(self, mm_index: int, start: int, nr_pages: int, place: tuple[int, int]) -> None:
         if nr_pages:
-            map_pages(self.state, mm_index, start, nr_pages, *place)
+            map_pages(self.state, mm_index, start, nr_pages, place)
             use_pages(self.state, mm_index, start, nr_pages)
 
     def _set_counters(self, mm_index: int, nr_late: int, nr_faults: int) -> None:
@@ -171,6 +195,8 @@ class GoldenHarness:
         self._count_faults(mm_index, figures.spawn_faults - figures.spawn_anon_pages)
         self._use_files(mm_index, figures.spawn_image_pages, figures.spawn_shared_pages)
         self._set_counters(mm_index, 0, 0)
+        for page in range(figures.active_pages):
+            activate_page(self.state, mm_index, self._pages[mm_index] + page * PAGE_SIZE)
         return mm_index
 
     def forked(self, parent: int, child: int) -> None:

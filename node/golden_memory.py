@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from node.counters import Current, Knob, Request, VmEvent
+from node.hw.page_table import pte_position
+from node.hw.pte import pte_pfn
 from node.joints import alloc_frames, drain_all_pages
 from node.pagecache.inode import new_file, page_of_file
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.shmem import new_shmem_inode
 from node.phys.buddy import MAX_ORDER
 from node.phys.page import PageFlag
 from node.phys.zone import PAGEBLOCK_PAGES, ZONE_NAMES, ZoneId
+from node.reclaim.lru import LruList, lru_add, lru_del
 from node.touch import access_pages, become
 from node.vm.mmap import MapFlag, do_mmap
 from node.vm.vma import VmFlag
@@ -62,21 +66,30 @@ def read_file(state: "State", inode: int, nr_pages: int) -> int:
 def make_files(state: "State", nr_image: int, nr_shared: int) -> DriverFiles:
     """Put the files into memory."""
     image = new_file(state, nr_image, 0)
+    state.inode[image].kind = InodeKind.RAMFS
     read_file(state, image, nr_image)
     shared = new_shmem_inode(state, nr_shared, 0)
     read_file(state, shared, nr_shared)
     return DriverFiles(image, shared)
 
 
-def map_pages(state: "State", mm_index: int, start: int, nr_pages: int, inode: int, first: int = 0) -> None:
-    """Map pages of a file at ``start``, for reading."""
+@entry
+def activate_page(state: "State", mm_index: int, vaddr: int) -> int:
+    """Move a page that a process maps to the active list; return 0."""
+    pfn = pte_pfn(state.pt_word[pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)])
+    lru_del(state, pfn)
+    lru_add(state, LruList.ACTIVE_ANON, pfn)
+    return 0
+
+
+def map_pages(state: "State", mm_index: int, start: int, nr_pages: int, place: tuple[int, int]) -> None:
+    """Map pages of a file at ``start``, for reading; ``place`` is the file's inode and its first page."""
     request = state.request
     request[Request.A0] = start
     request[Request.A1] = nr_pages * PAGE_SIZE
     request[Request.A2] = VmFlag.READ
     request[Request.A3] = MapFlag.SHARED | MapFlag.FIXED
-    request[Request.A4] = inode
-    request[Request.A5] = first
+    request[Request.A4], request[Request.A5] = place
     request[Request.A6] = PAGE_SIZE
     do_mmap(state, mm_index)
 

@@ -9,6 +9,7 @@ from node.program.accesses import Pages, access_pages_of
 from node.program.run import Mapping, Process, Run, mapping_range
 from node.program.text import Command
 from node.vm.madvise import Advice, madvise
+from node.vm.mlock import MLOCK_ONFAULT, mlock2, munlock
 from node.vm.mmap import MapFlag, brk, do_mmap, mmap, munmap
 from node.vm.mprotect import mprotect
 from node.vm.vma import VmFlag

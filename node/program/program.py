@@ -86,7 +86,8 @@ class Program:
         """Run to the end; return what its snapshots saw.
 
         ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
-        just booted. Its free memory is laid out as ``start`` says, if it is given; else there is as much of it as ``zones`` say.
+        just booted. Its free memory is laid out as ``start`` says, if it is given; else there is as much of it as
+        ``zones`` say.
         """
         for command in self.commands():
             check_room(state, command)
