@@ -114,8 +114,8 @@ class GoldenHarness:
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
         figures = self.figures
-        nr_ready = figures.controller_anon_pages + figures.image_pages + figures.shared_pages
-        layout = None if start is None else GoldenLayout(state, start, nr_ready)
+        nr_movable = figures.controller_anon_pages + figures.shared_pages
+        layout = None if start is None else GoldenLayout(state, start, nr_movable, figures.image_pages)
         self.controller = self._process(figures.controller_anon_pages, figures.controller_lone_pages)
         state.mm[self.controller].oom_score_adj = OOM_SCORE_ADJ_MIN  # it is never chosen in the recordings
         self._driver_files = make_files(state, figures.image_pages, figures.shared_pages)

@@ -199,11 +199,11 @@ class _ZoneLayout:
 class GoldenLayout:
     """A built machine whose free lists are as recorded; its other frames are in use.
 
-    The harness's controller has ``nr_pages`` pages and is made before ``close`` is called. Raises ``LayoutError`` if
+    The harness's controller has ``nr_pages`` pages, its files have ``nr_unmovable``, and all are made before ``close`` is called. Raises ``LayoutError`` if
     the recorded blocks cannot be laid out.
     """
 
-    def __init__(self, state: "State", start: RecordedStart, nr_pages: int) -> None:
+    def __init__(self, state: "State", start: RecordedStart, nr_pages: int, nr_unmovable: int = 0) -> None:
         self.state = state
         self.nr_on_lists = start.nr_on_lists
         self.on_lists: list[int] = []
@@ -213,7 +213,7 @@ class GoldenLayout:
         layouts = {}
         for kind, zone in recorded.items():
             layouts[kind] = self._lay_zone(kind, zone, free)
-        self._keep_ready(layouts[max(layouts)], nr_pages)
+        self._keep_ready(layouts[max(layouts)], nr_pages, SPARE_UNMOVABLE + nr_unmovable)
 
     def _take_all(self) -> Mask:
         """Take every free block off its list; return which frames that were."""
@@ -251,7 +251,7 @@ class GoldenLayout:
             lay_block(state, pfn, order)
         return layout
 
-    def _keep_ready(self, layout: _ZoneLayout, nr_pages: int) -> None:
+    def _keep_ready(self, layout: _ZoneLayout, nr_pages: int, nr_unmovable: int) -> None:
         state = self.state
         state.current[Current.CPU] = 0
         # The controller came last, so it has the highest of the frames in use. The last put is the first taken.
@@ -261,7 +261,7 @@ class GoldenLayout:
         tables = list(layout.in_use((MigrateType.UNMOVABLE,)))
         top_table = next(pfn for pfn in tables if pfn % 2 == 0 and pfn + 1 in tables)
         tables = [pfn for pfn in tables if pfn - top_table not in (0, 1)]
-        tables = tables[:SPARE_UNMOVABLE]
+        tables = tables[:nr_unmovable]
         self.on_lists = list(layout.in_use((MigrateType.RECLAIMABLE,)))[: self.nr_on_lists]
         keep_ready(state, top_table, PGD_ORDER)
         for pfn in (*reversed(tables), *reversed(pages)):

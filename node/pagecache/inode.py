@@ -30,7 +30,7 @@ from node.vm.commit import uncommit
 from node.vm.mlock_page import lru_add_evictable_or_not
 from node.vm.put_page import put_page
 from shared.constants import NIL
-from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
+from shared.gfp_flags import GFP_HIGHUSER, GFP_HIGHUSER_MOVABLE
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
@@ -138,13 +138,13 @@ def page_of_file(state: "State", inode: int, index: int) -> int:
     pfn = radix_find(state, inode, index)
     if pfn != 0:
         return pfn
-    pfn = alloc_pages(state, 0, GFP_HIGHUSER_MOVABLE)
+    record = state.inode[inode]
+    pfn = alloc_pages(state, 0, GFP_HIGHUSER if record.kind == InodeKind.RAMFS else GFP_HIGHUSER_MOVABLE)
     if pfn == NIL:
         return NIL
     if radix_insert(state, inode, index, pfn) == NIL:
         put_page(state, pfn)
         return NIL
-    record = state.inode[inode]
     record.nr_cached += 1
     page = state.page[pfn]
     page.page_flags |= PageFlag.CACHED

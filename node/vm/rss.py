@@ -61,6 +61,6 @@ def sync_before_unmapping(state: "State", mm_index: int) -> None:
 
 @kernel
 def get_mm_rss(state: "State", mm_index: int) -> int:
-    """Return the resident pages of all kinds, as the counters have them."""
+    """Return the resident pages of all kinds, as the counters have them: below 0 they count as 0 (get_mm_counter)."""
     mm = state.mm[mm_index]
-    return mm.nr_anon + mm.nr_file + mm.nr_shmem - mm.late_rss
+    return max(mm.nr_anon + mm.nr_file + mm.nr_shmem - mm.late_rss, 0)
