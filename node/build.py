@@ -340,6 +340,8 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
         Knob.OVERCOMMIT_MEMORY: spec.overcommit_memory,
         Knob.OVERCOMMIT_RATIO: spec.overcommit_ratio,
         Knob.OVERCOMMIT_KBYTES: spec.overcommit_kbytes,
+        Knob.OOM_KILL_ALLOCATING_TASK: spec.oom_kill_allocating_task,
+        Knob.PANIC_ON_OOM: spec.panic_on_oom,
         Knob.MAX_MAP_COUNT: spec.max_map_count,
         Knob.FAULT_AROUND_PAGES: spec.fault_around_bytes // PAGE_SIZE,
         Knob.MMAP_MIN_ADDR: spec.mmap_min_addr,

@@ -22,9 +22,10 @@ from typing import Any, Final
 
 from node.check_partial import PartialCase, partial_case
 from node.golden_file import Golden, GoldenError, load_golden
-from node.golden_harness import harness_figures, with_levels_at_boot
+from node.golden_harness import harness_figures
 from node.golden_layout import LayoutError, recorded_start
 from node.golden_machine import machine_of, unmodelled_settings, warnings_of
+from node.golden_memory import recorded_zones
 from node.golden_write import value_of, workload_of, written_golden
 from node.machine import Machine
 from node.program.program import Program
@@ -138,7 +139,11 @@ def run_case(case: Case) -> tuple[CaseResult, Golden]:
         machine = Machine(case.spec)
         warnings = warnings_of(golden, machine.state)
         result = case.program.run(
-            machine.state, as_recorded=True, start=recorded_start(golden), figures=harness_figures(golden)
+            machine.state,
+            as_recorded=True,
+            start=recorded_start(golden),
+            figures=harness_figures(golden),
+            zones=recorded_zones(golden),
         )
     except NotModelled as error:
         return CaseResult(case.name, (), error.names), {}
@@ -146,7 +151,6 @@ def run_case(case: Case) -> tuple[CaseResult, Golden]:
         raise GoldenError(f"{case.path}: not a recording: it lacks {error}") from None
     except (ProgramError, LayoutError, ValueError) as error:
         raise GoldenError(f"{case.path}: {error}") from None
-    result.snapshots = with_levels_at_boot(golden, result.snapshots)
     ours = [name for name, _ in result.snapshots]
     recorded = [snapshot["name"] for snapshot in golden["snapshots"]]
     if ours != (recorded[: len(ours)] if case.partial and case.partial.up_to else recorded):

@@ -22,6 +22,7 @@ class Panic(IntEnum):
     INTERVAL_TREE = 15
     PAGE_CACHE = 16
     HUGE_PAGE = 17
+    OUT_OF_MEMORY = 18  # vm.panic_on_oom is set
 
 
 class Current(IntEnum):

@@ -5,29 +5,44 @@ each ``spawn``. Their pages and faults are in the counters. These are the record
 public cases); nothing else in the simulator knows of them.
 
     controller           1264 anonymous pages before the first command, 16 page tables of the two lowest levels
-    spawn                276 minor faults, 101 anonymous pages, 5 page tables; resident beside them are 200 pages of
-                         the program's file and one of memory that all processes share
+    spawn                276 minor faults, 101 anonymous pages, 5 page tables
     fork                 1 fault in the parent and 20 in the child; 8 pages copied between them, one of which the
                          child reuses behind the parent's copy
     parent's next turn   3 faults more: pages whose copy the child took, written again
+    files                712 pages of the initramfs, which nothing reclaims, and 12 of shared memory; of them the
+                         controller maps 616 and 12, a process 200 and 1, one that was forked 162 and 12
+    locks                199 of the controller's image's pages are locked, and all of its own but one
+    lists                one page of a process is on the active list
+    counters             of resident pages (node/vm/rss.py): up to date when a process begins its first command,
+                         so that its 66th fault, and each 66th from there, brings them up to date again
 
-A spawned process is laid out as a static program without address randomisation is: text, data and heap from 0x400000
-on, a stack of which 96 KiB (24 pages) are in use, and below mmap_base the 6 pages of vvar and vdso and the driver's
-shared memory. Forking it off and executing it takes and gives back some 3,000 frames.
+All of these can be read off the recordings' counters: nr_file_pages, nr_shmem, nr_mapped, nr_mlock, nr_unevictable,
+nr_active_anon, RssAnon, RssFile and RssShmem.
+What was free before the first command is each recording's own.
 
-Pages that belong to the machine but to no process of the model, a kernel's and an initramfs's, are in some levels from
-the start: ``with_levels_at_boot`` adds what the recording's own first snapshot has more than the model's.
+A spawned process is laid out as a static program without address randomisation is: files, data and heap from 0x400000
+on, a stack of which 96 KiB (24 pages) are in use, and below mmap_base the 6 pages of vvar and vdso and a page of shared
+memory. Forking it off and executing it takes and gives back some 3,000 frames.
 """
 
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import Knob, Request, VmEvent
-from node.golden_layout import GoldenLayout, RecordedStart, activate_page_at
-from node.joints import populate_range
-from node.pagecache.inode import new_file
-from node.pagecache.shmem import new_shmem_inode
+from node.golden_layout import GoldenLayout, RecordedStart
+from node.golden_memory import (
+    ZoneFigures,
+    activate_page,
+    make_files,
+    map_pages,
+    pte_alloc_at,
+    use_pages,
+    use_the_rest,
+)
+from node.phys.zone import ZoneId
+from node.reclaim.oom import OOM_SCORE_ADJ_MIN
 from node.touch import become, touch_anew
+from node.vm.mlock import mlock
 from node.vm.mm_init import new_mm
 from node.vm.mmap import MapFlag, do_mmap, mmap, mmap_fixed
 from node.vm.vma import VmFlag
@@ -43,8 +58,7 @@ DATA_DISK: Final = {
 # Pages that lie alone, 2 MiB apart, where a program's image and heap are: each needs a page table of its own, and
 # they make the recorded number of tables.
 IMAGE_START: Final = 0x400000
-SHARED_PAGES: Final = 1  # RssShmem of a process
-VDSO_PAGES: Final = 6  # vvar's 4 and vdso's 2 (arch/x86/entry/vdso)
+TOP_PAGES: Final = 7  # vvar's 4 and vdso's 2 (arch/x86/entry/vdso), and one that the driver shares
 STACK_PAGES: Final = (
     33  # VmStk of a process that has just begun: setup_arg_pages leaves 128 KiB below its arguments
 )
@@ -60,8 +74,6 @@ class HarnessFigures:
     spawn_anon_pages: int = 101
     spawn_lone_pages: int = 2
     spawn_stack_pages: int = 24  # 0: the process has no stack, and its pages are packed as the controller's
-    spawn_file_pages: int = 200
-    spawn_active_pages: int = 1  # of the stack: exec put the arguments there
     spawn_freed: int = 3044
     spawn_allocated: int = 3158
     spawn_faults: int = 276
@@ -70,6 +82,25 @@ class HarnessFigures:
     fork_child_copies: int = 7
     fork_child_reuses: int = 1  # of the pages that the parent copied: the child writes to its own behind it
     parent_reuses: int = 3
+    image_pages: int = 712
+    shared_pages: int = 12
+    controller_image_pages: int = 616
+    controller_shared_pages: int = 12
+    spawn_image_pages: int = 200
+    spawn_shared_pages: int = 1
+    fork_image_pages: int = 162
+    fork_shared_pages: int = 12
+    locked_image_pages: int = 199
+    active_pages: int = 1
+
+
+FILE_FIGURES: Final = tuple(
+    field.name
+    for field in fields(HarnessFigures)
+    if field.name.endswith(
+        ("image_pages", "shared_pages", "active_pages", "stack_pages", "freed", "allocated")
+    )
+)
 
 
 def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
@@ -82,71 +113,51 @@ def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
         name not in known or type(value) is not int or value < 0 for name, value in given.items()
     ):
         raise ValueError(f"harness: {given!r} is not an object of counts, of {' '.join(sorted(known))}")
-    unknown = dict.fromkeys(
-        (
-            "spawn_stack_pages",
-            "spawn_file_pages",
-            "spawn_active_pages",
-            "spawn_freed",
-            "spawn_allocated",
-            "fork_child_reuses",
-        ),
-        0,
-    )
-    return HarnessFigures(**(unknown | given))
-
-
-# Levels of /proc/vmstat that the kernel's own files, the initramfs and locked pages of the driver have a part in.
-OUTSIDE: Final = (
-    *("nr_mapped", "nr_file_pages", "nr_shmem"),
-    *("nr_inactive_anon", "nr_active_anon", "nr_mlock", "nr_unevictable"),
-)
-
-
-def with_levels_at_boot(
-    golden: dict[str, Any], snapshots: list[tuple[str, dict[str, int]]]
-) -> list[tuple[str, dict[str, int]]]:
-    """Return a program's snapshots with what the recorded machine had more of at boot added to each."""
-    recorded = golden["snapshots"][0].get("level", {})
-    for name in (f"vmstat.{level}" for level in OUTSIDE):
-        at_boot = recorded.get(name, 0)  # left out where it is 0
-        # What varies is what other CPUs' batches of pages, up to 15, had not put on their lists yet.
-        if name in snapshots[0][1]:
-            more = (at_boot if type(at_boot) is int else max(at_boot)) - snapshots[0][1][name]
-            for _, values in snapshots:
-                values[name] += more
-    return snapshots
+    # A recording that says nothing of its driver's files has none that matter.
+    return HarnessFigures(**(dict.fromkeys(FILE_FIGURES, 0) | given))
 
 
 class GoldenHarness:
     """The driver's own processes and pages on a machine that replays a recording.
 
-    With ``start``, the machine's free memory is laid out as the recorded one's was.
+    With ``start``, the machine's free memory is laid out as the recorded one's was; with ``zones``, there is as much
+    of it in each zone.
     """
 
     def __init__(
-        self, state: "State", start: RecordedStart | None = None, figures: HarnessFigures | None = None
+        self,
+        state: "State",
+        start: RecordedStart | None = None,
+        figures: HarnessFigures | None = None,
+        zones: dict[ZoneId, ZoneFigures] | None = None,
     ) -> None:
         self.state = state
         self.files = DATA_DISK
         self.figures = figures or HarnessFigures()
         if start is not None:
-            # The recorded start has the pages of the program's file in use already, and the shared page.
-            self.figures = replace(self.figures, spawn_stack_pages=0, spawn_file_pages=0)
+            # Where in its free memory the shared pages lay, a recording does not say.
+            self.figures = replace(
+                self.figures,
+                shared_pages=0,
+                controller_shared_pages=0,
+                spawn_shared_pages=0,
+                fork_shared_pages=0,
+                spawn_stack_pages=0,
+            )
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
-        # The file of the driver's program, and the memory that its processes share.
-        self._text = new_file(state, max(self.figures.spawn_file_pages, 1), 0)
-        self._shared = new_shmem_inode(state, SHARED_PAGES, 0)
-        layout = None if start is None else GoldenLayout(state, start, self.figures.controller_anon_pages)
-        self.controller = self._process(
-            self.figures.controller_anon_pages, self.figures.controller_lone_pages
-        )
-        if self.figures.spawn_stack_pages:
-            self._map_text(self.controller, IMAGE_START + PAGE_SIZE)
-            self._map_shared(self.controller)
+        figures = self.figures
+        nr_movable = figures.controller_anon_pages + figures.shared_pages
+        layout = None if start is None else GoldenLayout(state, start, nr_movable, figures.image_pages)
+        self.controller = self._process(figures.controller_anon_pages, figures.controller_lone_pages)
+        state.mm[self.controller].oom_score_adj = OOM_SCORE_ADJ_MIN  # it is never chosen in the recordings
+        self._driver_files = make_files(state, figures.image_pages, figures.shared_pages)
+        self._use_files(self.controller, figures.controller_image_pages, figures.controller_shared_pages)
+        self._lock_controller()
         if layout is not None:
             layout.close()
+        elif zones:
+            use_the_rest(state, zones)
 
     def _process(self, nr_pages: int, nr_lone: int) -> int:
         mm_index = new_mm(self.state)
@@ -159,13 +170,49 @@ class GoldenHarness:
         for start in range(IMAGE_START, IMAGE_START + nr_lone * HUGE_PAGE_SIZE, HUGE_PAGE_SIZE):
             mmap_fixed(self.state, mm_index, start, start + PAGE_SIZE)
             touch_anew(self.state, mm_index, start, 1)
-        mm = self.state.mm[mm_index]
-        mm.brk_start = mm.brk = IMAGE_START + max(nr_lone - 1, 0) * HUGE_PAGE_SIZE + PAGE_SIZE
         return mm_index
 
     def _write(self, mm_index: int, first: int, nr_pages: int) -> None:
         become(self.state, mm_index)
         touch_anew(self.state, mm_index, self._pages[mm_index] + first * PAGE_SIZE, nr_pages)
+
+    def _use_files(self, mm_index: int, nr_image: int, nr_shared: int) -> None:
+        """Let a process map and use pages of the files, behind lone pages of its own: that needs no more tables."""
+        shared = IMAGE_START + PAGE_SIZE
+        self._use(mm_index, shared, nr_shared, (self._driver_files.shared, 0))
+        start = shared + self.figures.shared_pages * PAGE_SIZE
+        done = 0
+        while done < nr_image:
+            here = min(nr_image - done, (-start % HUGE_PAGE_SIZE) // PAGE_SIZE)
+            self._use(mm_index, start, here, (self._driver_files.image, done))
+            done += here
+            start += (here + 1) * PAGE_SIZE  # behind the next lone page
+
+    def _lock_controller(self) -> None:
+        """Lock the controller's memory: all of its own pages but one, and some of the image's."""
+        figures = self.figures
+        if not figures.locked_image_pages:
+            return
+        start = self._pages[self.controller]
+        nr_lone = figures.controller_lone_pages
+        self._lock(start, figures.controller_anon_pages - nr_lone)
+        for lone in range(1, nr_lone):
+            self._lock(IMAGE_START + lone * HUGE_PAGE_SIZE, 1)
+        self._lock(IMAGE_START + (1 + figures.shared_pages) * PAGE_SIZE, figures.locked_image_pages)
+
+    def _lock(self, start: int, nr_pages: int) -> None:
+        mlock(self.state, self.controller, start, start + nr_pages * PAGE_SIZE)
+
+    def _use(self, mm_index: int, start: int, nr_pages: int, place: tuple[int, int]) -> None:
+        if nr_pages:
+            map_pages(self.state, mm_index, start, nr_pages, place)
+            use_pages(self.state, mm_index, start, nr_pages)
+
+    def _set_counters(self, mm_index: int, nr_late: int, nr_faults: int) -> None:
+        """Say how far behind a process's counters of resident pages are."""
+        mm = self.state.mm[mm_index]
+        mm.late_rss = nr_late
+        mm.rss_events = nr_faults
 
     def _count_faults(self, mm_index: int, nr_faults: int) -> None:
         """Count faults on the driver's own files, which are not modelled."""
@@ -182,64 +229,52 @@ class GoldenHarness:
             mm_index = self._process(figures.spawn_anon_pages, figures.spawn_lone_pages)
         if mm_index == NIL:
             return NIL
-        self._count_faults(mm_index, figures.spawn_faults - self.state.mm[mm_index].minflt)
+        self._count_faults(mm_index, figures.spawn_faults - figures.spawn_anon_pages)
+        self._use_files(mm_index, figures.spawn_image_pages, figures.spawn_shared_pages)
+        self._set_counters(mm_index, 0, 0)
         if figures.spawn_allocated:
             events = self.state.vm_event
-            events[VmEvent.PGALLOC_DMA32] += figures.spawn_allocated - (
-                events[VmEvent.PGALLOC_DMA32] - before[0]
+            events[VmEvent.PGALLOC_DMA32] += (
+                before[0] + figures.spawn_allocated - events[VmEvent.PGALLOC_DMA32]
             )
-            events[VmEvent.PGFREE] += figures.spawn_freed - (events[VmEvent.PGFREE] - before[1])
+            events[VmEvent.PGFREE] += before[1] + figures.spawn_freed - events[VmEvent.PGFREE]
+        for page in range(figures.active_pages):
+            activate_page(self.state, mm_index, self._pages[mm_index] + page * PAGE_SIZE)
         return mm_index
 
     def _program(self) -> int:
-        """Return a process laid out as a static program: text, data, stack, and what lies below mmap_base."""
+        """Return a process laid out as a static program: data, stack, and what lies below mmap_base."""
         figures = self.figures
         mm_index = new_mm(self.state)
         if mm_index == NIL:
             return NIL
         become(self.state, mm_index)
-        data = self._map_text(mm_index, IMAGE_START)
         nr_data = figures.spawn_anon_pages - figures.spawn_stack_pages
-        self._map(mm_index, (data, nr_data), READ_WRITE)
+        data = IMAGE_START + (1 + figures.shared_pages + figures.spawn_image_pages) * PAGE_SIZE
+        self._map(mm_index, data, nr_data, READ_WRITE)
         touch_anew(self.state, mm_index, data, nr_data)
         mm = self.state.mm[mm_index]
         mm.brk_start = mm.brk = data + nr_data * PAGE_SIZE
         stack_top = int(self.state.knob[Knob.TASK_SIZE])
-        self._map(mm_index, (stack_top - STACK_PAGES * PAGE_SIZE, STACK_PAGES), READ_WRITE | VmFlag.GROWSDOWN)
-        stack = stack_top - figures.spawn_stack_pages * PAGE_SIZE
-        touch_anew(self.state, mm_index, stack, figures.spawn_stack_pages)
-        for page in range(figures.spawn_active_pages):
-            activate_page_at(self.state, mm_index, stack + page * PAGE_SIZE)
-        self._pages[mm_index] = stack
-        self._map(mm_index, (0, VDSO_PAGES), VmFlag.READ | VmFlag.EXEC)
-        self._map_shared(mm_index)
+        stack_start = stack_top - STACK_PAGES * PAGE_SIZE
+        self._map(mm_index, stack_start, STACK_PAGES, READ_WRITE | VmFlag.GROWSDOWN)
+        self._pages[mm_index] = stack_top - figures.spawn_stack_pages * PAGE_SIZE
+        self._write(mm_index, 0, figures.spawn_stack_pages)
+        self._map(mm_index, 0, TOP_PAGES, VmFlag.READ | VmFlag.EXEC)
+        pte_alloc_at(self.state, mm_index, int(mm.mmap_top) - PAGE_SIZE)
         return mm_index
 
-    def _map_text(self, mm_index: int, start: int) -> int:
-        """Map the driver's program file at ``start``, resident; return the address behind it."""
-        nr_pages = self.figures.spawn_file_pages
-        if nr_pages == 0:
-            return start
-        self._map(mm_index, (start, nr_pages), VmFlag.READ | VmFlag.EXEC, self._text)
-        populate_range(self.state, mm_index, start, start + nr_pages * PAGE_SIZE)
-        return start + nr_pages * PAGE_SIZE
-
-    def _map_shared(self, mm_index: int) -> None:
-        """Map the memory that all processes of the driver share, and touch it."""
-        shared = self._map(mm_index, (0, SHARED_PAGES), READ_WRITE | VmFlag.SHARED, self._shared)
-        touch_anew(self.state, mm_index, shared, 1)
-
-    def _map(self, mm_index: int, where: tuple[int, int], vm_flags: int, inode: int = 0) -> int:
-        """Map (address or 0, pages); return the address."""
+    def _map(self, mm_index: int, start: int, nr_pages: int, vm_flags: int) -> None:
+        """Map pages at ``start``, or, if that is 0, below the last mapping."""
         request = self.state.request
-        request[Request.A0], nr_pages = where
+        request[Request.A0] = start
         request[Request.A1] = nr_pages * PAGE_SIZE
         request[Request.A2] = vm_flags
-        request[Request.A3] = MapFlag.FIXED if where[0] else 0
-        request[Request.A4] = inode
+        request[Request.A3] = MapFlag.FIXED if start else 0
+        request[Request.A4] = 0
         request[Request.A5] = 0
         request[Request.A6] = PAGE_SIZE
-        return do_mmap(self.state, mm_index)
+        do_mmap(self.state, mm_index)
 
     def forked(self, parent: int, child: int) -> None:
         """Let parent and child do what they do right after a fork."""
@@ -250,6 +285,11 @@ class GoldenHarness:
         self._write(child, figures.fork_parent_copies, figures.fork_child_copies)
         written = figures.fork_child_reuses + figures.fork_child_copies
         self._count_faults(child, figures.fork_child_faults - written)
+        self._use_files(child, figures.fork_image_pages, figures.fork_shared_pages)
+        # Few faults have brought them.
+        self._set_counters(
+            child, figures.fork_image_pages + figures.fork_shared_pages, figures.fork_child_faults
+        )
         self._reuses_due.add(parent)
 
     def before_command(self, mm_index: int) -> None:

@@ -29,8 +29,6 @@ import numpy as np
 import numpy.typing as npt
 
 from node.counters import Current, VmStat
-from node.hw.page_table import pte_position
-from node.hw.pte import pte_pfn
 from node.joints import drain_all_pages
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, add_block, count_free
 from node.phys.frames_check import ORDER_OF_LIST
@@ -38,7 +36,6 @@ from node.phys.migrate_type import NR_MIGRATE_TYPES, NR_PCP_TYPES, MigrateType, 
 from node.phys.page import PageFlag
 from node.phys.pcp import NR_PCP_LISTS, list_of, pcp_index, push_frame
 from node.phys.zone import NR_ZONES, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, ZONE_NAMES, ZoneId
-from node.reclaim.lru import LruList, lru_add, lru_del
 from node.vm.page_tables import PGD_ORDER
 from shared.constants import NIL
 from shared.jit import entry
@@ -114,15 +111,6 @@ def lay_block(state: "State", pfn: int, order: int) -> int:
     page.migrate_type = pageblock_type(state, pfn)
     add_block(state, zone_of(state, pfn), pfn, 1)
     count_free(state, zone_of(state, pfn), 1 << order)
-    return 0
-
-
-@entry
-def activate_page_at(state: "State", mm_index: int, vaddr: int) -> int:
-    """Move the anonymous page that is mapped at ``vaddr`` to the active list, as use by the kernel did; return 0."""
-    pfn = pte_pfn(state.pt_word[pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)])
-    lru_del(state, pfn)
-    lru_add(state, LruList.ACTIVE_ANON, pfn)
     return 0
 
 
@@ -211,11 +199,11 @@ class _ZoneLayout:
 class GoldenLayout:
     """A built machine whose free lists are as recorded; its other frames are in use.
 
-    The harness's controller has ``nr_pages`` pages and is made before ``close`` is called. Raises ``LayoutError`` if
-    the recorded blocks cannot be laid out.
+    The harness's controller has ``nr_pages`` pages, its files have ``nr_unmovable``, and all are made before ``close``
+    is called. Raises ``LayoutError`` if the recorded blocks cannot be laid out.
     """
 
-    def __init__(self, state: "State", start: RecordedStart, nr_pages: int) -> None:
+    def __init__(self, state: "State", start: RecordedStart, nr_pages: int, nr_unmovable: int = 0) -> None:
         self.state = state
         self.nr_on_lists = start.nr_on_lists
         self.on_lists: list[int] = []
@@ -225,7 +213,7 @@ class GoldenLayout:
         layouts = {}
         for kind, zone in recorded.items():
             layouts[kind] = self._lay_zone(kind, zone, free)
-        self._keep_ready(layouts[max(layouts)], nr_pages)
+        self._keep_ready(layouts[max(layouts)], nr_pages, SPARE_UNMOVABLE + nr_unmovable)
 
     def _take_all(self) -> Mask:
         """Take every free block off its list; return which frames that were."""
@@ -263,7 +251,7 @@ class GoldenLayout:
             lay_block(state, pfn, order)
         return layout
 
-    def _keep_ready(self, layout: _ZoneLayout, nr_pages: int) -> None:
+    def _keep_ready(self, layout: _ZoneLayout, nr_pages: int, nr_unmovable: int) -> None:
         state = self.state
         state.current[Current.CPU] = 0
         # The controller came last, so it has the highest of the frames in use. The last put is the first taken.
@@ -273,7 +261,7 @@ class GoldenLayout:
         tables = list(layout.in_use((MigrateType.UNMOVABLE,)))
         top_table = next(pfn for pfn in tables if pfn % 2 == 0 and pfn + 1 in tables)
         tables = [pfn for pfn in tables if pfn - top_table not in (0, 1)]
-        tables = tables[:SPARE_UNMOVABLE]
+        tables = tables[:nr_unmovable]
         self.on_lists = list(layout.in_use((MigrateType.RECLAIMABLE,)))[: self.nr_on_lists]
         keep_ready(state, top_table, PGD_ORDER)
         for pfn in (*reversed(tables), *reversed(pages)):

@@ -8,6 +8,7 @@ from node.counters import Knob, KsmStat, VmEvent, VmStat
 from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag
 from node.pool import Pool
+from node.reclaim.oom import oom_score
 from node.vm.mappings import mappings_of
 from shared.constants import ENTRIES_PER_TABLE, PAGE_KIB, PAGE_SHIFT
 
@@ -85,6 +86,12 @@ def leaf_entries(state: "State", mm_index: int) -> "tuple[Words, Words]":
     return mappings.vpn, mappings.pte
 
 
+def unmapped_pages(start: int, end: int) -> dict[str, int]:
+    """Return what is told of [start, end) of a process that has ended and that nobody has waited for yet."""
+    nothing = dict.fromkeys(("present", "swapped", "exclusive", "file_or_shared"), 0)
+    return {"pages": (end - start) >> PAGE_SHIFT} | nothing
+
+
 def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[str, int]:
     """Return how the pages of [start, end) of an address space stand, as /proc/PID/pagemap and kpageflags say."""
     vpn, entries = leaf_entries(state, mm_index)
@@ -126,6 +133,8 @@ def process(state: "State", mm_index: int) -> dict[str, int]:
         "smaps.Swap": mm.nr_swap * PAGE_KIB,
         "VmSwap": mm.nr_swap * PAGE_KIB,
         "VmPTE": mm.nr_page_tables * PAGE_KIB,
+        "VmLck": mm.locked_vm * PAGE_KIB,
+        "oom_score": oom_score(state, mm_index),
         "ksm_merging_pages": mm.ksm_merging_pages,
         "ksm_rmap_items": mm.ksm_rmap_items,
         "dead": 0 if mm.alive else 1,

@@ -119,6 +119,8 @@ class MachineSpec:
     overcommit_memory: int = 0
     overcommit_ratio: int = 50
     overcommit_kbytes: int = 0
+    oom_kill_allocating_task: int = 0
+    panic_on_oom: int = 0
     max_map_count: int = 65530
     mmap_min_addr: int = 65536  # Debian's CONFIG_DEFAULT_MMAP_MIN_ADDR
     fault_around_bytes: int = 65536

@@ -13,10 +13,11 @@ from node.hw.cost import Cost
 from node.hw.pte import make_pte
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages
-from node.reclaim.lru import LruList, lru_add
 from node.vm.anon_vma import anon_vma_prepare
+from node.vm.mlock_page import lru_add_new_page
 from node.vm.page_tables import pte_alloc
 from node.vm.rmap import page_add_rmap, page_set_anon_rmap
+from node.vm.rss import note_late_page
 from shared.constants import NIL
 from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
 from shared.jit import kernel
@@ -36,7 +37,7 @@ def new_anon_page(state: "State", vma_index: int, vaddr: int) -> int:
     page_set_anon_rmap(state, pfn, vma_index, vaddr)
     state.page[pfn].page_flags |= PageFlag.ANON_EXCLUSIVE
     page_add_rmap(state, pfn)
-    lru_add(state, LruList.INACTIVE_ANON, pfn)
+    lru_add_new_page(state, pfn, vma_index)
     return pfn
 
 
@@ -65,6 +66,7 @@ def do_anonymous_page(state: "State", vma_index: int, position: int, vaddr: int,
         return VmFault.OOM
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO]
     mm.nr_anon += 1
+    note_late_page(state, mm_index)
     state.fault_outcome[FaultOutcome.ANON_NEW_PAGE] += 1
     bits = mapped_bits(state, vma_index) | write_bits(state, vma_index)
     set_user_pte(state, mm_index, position, vaddr, make_pte(pfn, bits))

@@ -22,8 +22,10 @@ from node.joints import try_to_free_swap
 from node.kmap.flush_calls import flush_tlb_page
 from node.pagecache.dirty import set_page_dirty
 from node.phys.page import PageFlag
+from node.vm.mlock_page import munlock_vma_page
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
+from node.vm.rss import note_late_page
 from node.vm.vma import VmFlag
 from shared.constants import NIL
 from shared.jit import kernel
@@ -48,9 +50,11 @@ def _copy_page(state: "State", vma_index: int, position: int, vaddr: int) -> int
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO if is_zero else Cost.PAGE_COPY]
     if is_zero:
         leave_zero_page(state, mm_index, state.pt_word[position])
+        note_late_page(state, mm_index)
     else:
         count_mapped(state, mm_index, old, -1)
         page_remove_rmap(state, old)
+        munlock_vma_page(state, old, vma_index)
         if state.page[old].mapcount == 0 and state.page[old].page_flags & PageFlag.SWAPCACHE:
             try_to_free_swap(state, old)
         put_page(state, old)

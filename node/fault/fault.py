@@ -33,6 +33,7 @@ from node.hw.cost import Cost
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte
 from node.joints import swap_in_table
+from node.vm.rss import check_sync_rss_stat
 from node.vm.stack import expand_stack
 from node.vm.table_swap import hold_table, release_table
 from node.vm.vma import VmFlag, find_vma
@@ -114,6 +115,7 @@ def handle_mm_fault(state: "State", mm_index: int, vaddr: int, access: int) -> i
         return VmFault.SEGV
     state.vm_event[VmEvent.PGFAULT] += 1
     count_fault(state, 0)
+    check_sync_rss_stat(state)
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_FAULT]
     table = NIL
     if state.knob[Knob.PAGEABLE_TABLES]:

@@ -19,11 +19,14 @@ from node.fault.outcome import FaultOutcome
 from node.hw.cost import Cost
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.pagecache.dirty import set_page_dirty
-from node.pagecache.inode import InodeKind, page_of_file
+from node.pagecache.inode import page_of_file
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find
+from node.vm.mlock_page import mlock_vma_page
 from node.vm.page_tables import pte_alloc
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, linear_page_index, page_add_rmap, page_remove_rmap
+from node.vm.rss import note_late_page
 from node.vm.vma import VmFlag
 from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
 from shared.jit import kernel
@@ -50,7 +53,9 @@ def _map_page(state: "State", vma_index: int, position: int, vaddr: int, pte: in
     pfn = pte_pfn(pte)
     state.page[pfn].refcount += 1
     page_add_rmap(state, pfn)
+    mlock_vma_page(state, pfn, vma_index)
     count_mapped(state, mm_index, pfn, 1)
+    note_late_page(state, mm_index)
     set_user_pte(state, mm_index, position, vaddr, pte)
 
 
@@ -115,6 +120,7 @@ def _cow_fault(state: "State", vma_index: int, position: int, vaddr: int) -> int
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_COPY]
     mm_index = state.vma[vma_index].mm
     state.mm[mm_index].nr_anon += 1
+    note_late_page(state, mm_index)
     bits = mapped_bits(state, vma_index) | write_bits(state, vma_index)
     set_user_pte(state, mm_index, position, vaddr, make_pte(new, bits))
     state.fault_outcome[FaultOutcome.FILE_COPIED] += 1

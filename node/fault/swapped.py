@@ -17,8 +17,10 @@ from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, make_pte, swap_pte_slot
 from node.joints import free_swap_entry, free_swap_if_full, swap_in, try_to_free_swap
 from node.phys.page import PageFlag
 from node.vm.anon_vma import anon_vma_prepare
+from node.vm.mlock_page import mlock_vma_page
 from node.vm.put_page import put_page
 from node.vm.rmap import linear_page_index, page_add_rmap, page_set_anon_rmap, page_share_anon_rmap
+from node.vm.vma import VmFlag
 from shared.constants import NIL
 from shared.jit import kernel
 
@@ -53,13 +55,13 @@ def _copy_swapped_page(state: "State", pfn: int, vma_index: int, vaddr: int) -> 
 
 
 @kernel
-def _drop_swap_if_useless(state: "State", pfn: int, access: int) -> None:
-    """Free the slot when swap is filling up, or when this write would soon leave it stale."""
+def _drop_swap_if_useless(state: "State", pfn: int, vma_index: int, access: int) -> None:
+    """Free the slot when swap is filling up, when this write would soon leave it stale, or when the page is to stay."""
     page = state.page[pfn]
     if not page.page_flags & PageFlag.SWAPCACHE:
         return
     writing_alone = access & Access.WRITE and not page.page_flags & PageFlag.KSM and page.refcount == 2  # noqa: PLR2004
-    if writing_alone:
+    if writing_alone or state.vma[vma_index].vm_flags & VmFlag.LOCKED:
         try_to_free_swap(state, pfn)
     else:
         free_swap_if_full(state, pfn)
@@ -68,7 +70,7 @@ def _drop_swap_if_useless(state: "State", pfn: int, access: int) -> None:
 @kernel
 def _take_swapped_page(state: "State", pfn: int, vma_index: int, vaddr: int, access: int) -> None:
     """Make a page of the swap cache one that the VMA maps; its swap entry here is gone already."""
-    _drop_swap_if_useless(state, pfn, access)
+    _drop_swap_if_useless(state, pfn, vma_index, access)
     page = state.page[pfn]
     if not page.page_flags & PageFlag.KSM and page.refcount == 1:
         page.page_flags |= PageFlag.ANON_EXCLUSIVE
@@ -78,6 +80,7 @@ def _take_swapped_page(state: "State", pfn: int, vma_index: int, vaddr: int, acc
         else:
             page_share_anon_rmap(state, pfn, vma_index, vaddr)
     page_add_rmap(state, pfn)
+    mlock_vma_page(state, pfn, vma_index)
 
 
 @kernel

@@ -24,8 +24,10 @@ from node.ksm.stable_tree import stable_tree_append, stable_tree_insert, stable_
 from node.ksm.unstable_tree import unstable_tree_search_insert
 from node.phys.page import PageFlag
 from node.vm.anon_vma import get_anon_vma, put_anon_vma
+from node.vm.mlock_page import mlock_page, munlock_page
 from node.vm.put_page import put_page
 from node.vm.rmap import page_add_rmap, page_remove_rmap
+from node.vm.vma import VmFlag, vma_at
 from shared.constants import NIL
 from shared.jit import hot_kernel, kernel
 from shared.views import View
@@ -65,12 +67,22 @@ def _write_protect(state: "State", mm_index: int, vaddr: int, position: int) -> 
 
 
 @kernel
+def _is_locked(state: "State", mm_index: int, vaddr: int) -> int:
+    """Return whether an address lies in an area that is locked in memory."""
+    if state.mm[mm_index].locked_vm == 0:
+        return 0
+    index = vma_at(state, mm_index, vaddr)
+    return 1 if index != NIL and state.vma[index].vm_flags & VmFlag.LOCKED else 0
+
+
+@kernel
 def _replace_page(state: "State", mm_index: int, vaddr: int, position: int, to_pfn: int) -> None:
     """Turn the write-protected entry from its page to ``to_pfn``, merged or zero, and drop the page."""
     old_pte = state.pt_word[position]
     old = pte_pfn(old_pte)
     bits = Pte.PRESENT | Pte.USER | Pte.ACCESSED | old_pte & state.knob[Knob.NX_BIT]
     mm = state.mm[mm_index]
+    locked = _is_locked(state, mm_index, vaddr)
     if state.page[to_pfn].page_flags & PageFlag.ZERO_PAGE:
         mm.nr_anon -= 1
         mm.nr_zero += 1
@@ -81,9 +93,13 @@ def _replace_page(state: "State", mm_index: int, vaddr: int, position: int, to_p
     else:
         state.page[to_pfn].refcount += 1
         page_add_rmap(state, to_pfn)
+        if locked:
+            mlock_page(state, to_pfn)
     state.pt_word[position] = make_pte(to_pfn, bits)
     flush_tlb_page(state, mm_index, vaddr)
     page_remove_rmap(state, old)
+    if locked:
+        munlock_page(state, old)
     if state.page[old].mapcount == 0 and state.page[old].page_flags & PageFlag.SWAPCACHE:
         try_to_free_swap(state, old)
     put_page(state, old)

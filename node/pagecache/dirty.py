@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from node.counters import VmStat
 from node.errno import Errno
 from node.joints import page_mkclean
-from node.pagecache.inode import InodeKind
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find, radix_next
 from node.phys.page import PageFlag
 from node.vm.vma import VmFlag, find_vma

@@ -12,7 +12,6 @@ delete_from_page_cache).
 Nothing is read, written or dropped (the page cache is to come).
 """
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,16 +19,18 @@ import numpy as np
 from node.content import PATTERN_FILE, generated, set_content
 from node.counters import Current, VmStat
 from node.hw.cost import Cost
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_erase, radix_find, radix_insert, radix_next
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages
 from node.pool import Pool, pool_alloc, pool_free
-from node.reclaim.lru import LruList, lru_add, lru_for
+from node.reclaim.lru import LruList, lru_add
 from node.tree_nodes import inode_root
 from node.vm.commit import uncommit
+from node.vm.mlock_page import lru_add_evictable_or_not
 from node.vm.put_page import put_page
 from shared.constants import NIL
-from shared.gfp_flags import GFP_HIGHUSER_MOVABLE
+from shared.gfp_flags import GFP_HIGHUSER, GFP_HIGHUSER_MOVABLE
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
@@ -53,13 +54,6 @@ INODE = np.dtype(
     align=True,
 )
 MAX_INODES: Final = 1 << 14
-
-
-class InodeKind(IntEnum):
-    """What an inode is of."""
-
-    REGULAR = 0
-    SHMEM = 1
 
 
 @kernel
@@ -164,13 +158,13 @@ def page_of_file(state: "State", inode: int, index: int) -> int:
     pfn = radix_find(state, inode, index)
     if pfn != 0:
         return pfn
-    pfn = alloc_pages(state, 0, GFP_HIGHUSER_MOVABLE)
+    record = state.inode[inode]
+    pfn = alloc_pages(state, 0, GFP_HIGHUSER if record.kind == InodeKind.RAMFS else GFP_HIGHUSER_MOVABLE)
     if pfn == NIL:
         return NIL
     if radix_insert(state, inode, index, pfn) == NIL:
         put_page(state, pfn)
         return NIL
-    record = state.inode[inode]
     record.nr_cached += 1
     page = state.page[pfn]
     page.page_flags |= PageFlag.CACHED
@@ -183,6 +177,6 @@ def page_of_file(state: "State", inode: int, index: int) -> int:
         lru_add(state, LruList.INACTIVE_ANON, pfn)
     else:
         set_content(state, pfn, generated(PATTERN_FILE, record.key, index))
-        lru_add(state, lru_for(state, pfn), pfn)
+        lru_add_evictable_or_not(state, LruList.INACTIVE_FILE, pfn)
     state.current[Current.CLOCK_PS] += state.cost[Cost.PAGE_ZERO]
     return pfn

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 from node.counters import Current, Knob, Request
 from node.errno import Errno
 from node.joints import do_mmap, munmap, put_inode, try_to_unmap
-from node.pagecache.inode import InodeKind, new_inode_record, truncate_pages
+from node.pagecache.inode import new_inode_record, truncate_pages
+from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find, radix_next
 from node.pagecache.shmem import new_shmem_inode
 from node.pool import Pool

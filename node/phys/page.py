@@ -29,7 +29,7 @@ PAGE = np.dtype(
         ("prev", np.int32),  # previous frame on its list, or NIL
         ("order", np.int8),  # of a free block, and of one that was allocated: log2 of its frames
         ("migrate_type", np.int8),  # of a free block: whose list it is on (node/phys/migrate_type.py)
-        ("spare2", np.int16),
+        ("mlock_count", np.int16),  # while on the unevictable list: locked areas that map it, or fewer
         ("head", np.int32),  # of the other frames of a transparent huge page: its first frame; else 0
         ("huge_mapcount", np.int32),  # of that first frame: entries of the PMD level that map the whole page
     ],

@@ -27,6 +27,11 @@ from shared.constants import KIB, PAGE_KIB
 if TYPE_CHECKING:
     from node.state import State
 
+MODELLED: Final = (
+    *("MemTotal", "MemFree", "SwapTotal", "SwapFree", "SwapCached", "Active", "Inactive"),
+    *("Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)", "Unevictable", "Mlocked"),
+    *("AnonPages", "PageTables", "CommitLimit", "Committed_AS"),
+)
 _PERCENT: Final = 100
 _WIDTH: Final = 16  # of name and colon
 _DIGITS: Final = 8
@@ -47,6 +52,12 @@ def meminfo(state: "State") -> str:
         lines += [_line("Hugepagesize", huge_kib), _line("Hugetlb", 0)]
     lines += [_line(f"DirectMap{size}", kib) for size, kib in direct_map_kib(state).items()]
     return "".join(lines)
+
+
+def meminfo_kib(state: "State") -> dict[str, int]:
+    """Return the lines that are modelled, in KiB, by name."""
+    levels = _levels(state)
+    return {name: levels[name] * PAGE_KIB for name in MODELLED if name in levels}
 
 
 def _line(name: str, kib: int) -> str:
@@ -95,7 +106,7 @@ def _levels(state: "State") -> dict[str, int]:
         "Active(file)": items["nr_active_file"],
         "Inactive(file)": items["nr_inactive_file"],
         "Unevictable": items["nr_unevictable"],
-        "Mlocked": 0,
+        "Mlocked": int(state.vm_stat[VmStat.NR_MLOCK]),
         **_highmem(state, zones),
         "SwapTotal": swap,
         "SwapFree": swap - int(state.vm_stat[VmStat.NR_SWAP_USED]),

@@ -82,6 +82,9 @@ NODE_ITEMS: Final = (
 _NODE_LEVELS: Final = {
     "nr_inactive_anon": VmStat.NR_INACTIVE_ANON,
     "nr_active_anon": VmStat.NR_ACTIVE_ANON,
+    "nr_inactive_file": VmStat.NR_INACTIVE_FILE,
+    "nr_active_file": VmStat.NR_ACTIVE_FILE,
+    "nr_unevictable": VmStat.NR_UNEVICTABLE,
     "nr_slab_reclaimable": VmStat.NR_SLAB_RECLAIMABLE,
     "nr_slab_unreclaimable": VmStat.NR_SLAB_UNRECLAIMABLE,
     "nr_isolated_anon": VmStat.NR_ISOLATED,
@@ -121,6 +124,8 @@ def all_zones_items(state: "State") -> dict[str, int]:
         "nr_free_pages": int(state.vm_stat[VmStat.NR_FREE_PAGES]),
         "nr_zone_inactive_anon": int(state.vm_stat[VmStat.NR_INACTIVE_ANON]),
         "nr_zone_active_anon": int(state.vm_stat[VmStat.NR_ACTIVE_ANON]),
+        "nr_zone_unevictable": int(state.vm_stat[VmStat.NR_UNEVICTABLE]),
+        "nr_mlock": int(state.vm_stat[VmStat.NR_MLOCK]),
     }
     return {name: known.get(name, 0) for name in ZONE_ITEMS}
 

@@ -24,12 +24,17 @@ class Pages:
     stride: int = PAGE_SIZE
 
 
+def check_done(run: Run, command: Command, process: Process, done: bool) -> None:
+    """Raise ``ProgramError`` for accesses that the kernel refused; but not if its OOM killer chose the process."""
+    if not done and not run.state.mm[process.mm].oom_victim:
+        raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+
+
 def access_pages_of(run: Run, command: Command, process: Process, pages: Pages, *, write: bool) -> None:
     """Read or write one byte of each page. Raises ``ProgramError`` if the process does not survive it."""
     nr_pages = pages.nr_pages
     run.request(pages.vaddr, nr_pages, stride=pages.stride, write=write, value=command.number("val", 1))
-    if access_pages(run.state, process.mm) < nr_pages:
-        raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+    check_done(run, command, process, access_pages(run.state, process.mm) == nr_pages)
 
 
 def access_steps(run: Run, command: Command, process: Process) -> Iterator[None]:
@@ -42,13 +47,8 @@ def access_steps(run: Run, command: Command, process: Process) -> Iterator[None]
     if "rand" in flags:
         count = command.number("count")
         run.request(start, (end - start) >> PAGE_SHIFT, write=write, value=command.number("val", 1))
-        if (
-            access_random_pages(
-                run.state, process.mm, count, to_signed(command.number("seed", maximum=MAX_WORD64))
-            )
-            < count
-        ):
-            raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+        seed = to_signed(command.number("seed", maximum=MAX_WORD64))
+        check_done(run, command, process, access_random_pages(run.state, process.mm, count, seed) == count)
         return
     stride = command.number("stride", PAGE_SIZE)
     nr_pages = -(-(end - start) // stride)
@@ -56,6 +56,8 @@ def access_steps(run: Run, command: Command, process: Process) -> Iterator[None]
     slice_pages = SLICE_PAGES if command.background else nr_pages
     for _ in range(command.number("loops", 1)):
         for done in range(0, nr_pages, max(slice_pages, 1)):
+            if run.state.mm[process.mm].oom_victim:
+                return
             pages = Pages(first + done * step, min(slice_pages, nr_pages - done), step)
             access_pages_of(run, command, process, pages, write=write)
             yield
@@ -76,8 +78,8 @@ def _fill(run: Run, command: Command, process: Process) -> None:
     run.state.request[Request.A6] = step
     run.state.request[Request.A7] = repeat
     nr_pages = (end - start) >> PAGE_SHIFT
-    if fill_pages(run.state, process.mm, kind, (start - mapping.start) >> PAGE_SHIFT) < nr_pages:
-        raise command.fail(f"{command.process} was killed: no area, no right or no memory")
+    done = fill_pages(run.state, process.mm, kind, (start - mapping.start) >> PAGE_SHIFT)
+    check_done(run, command, process, done == nr_pages)
 
 
 def _pattern(command: Command, pattern: str, values: list[int]) -> tuple[int, int, int, int]:

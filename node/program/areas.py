@@ -10,6 +10,7 @@ from node.program.accesses import Pages, access_pages_of
 from node.program.run import Mapping, Process, Run, mapping_range
 from node.program.text import Command
 from node.vm.madvise import Advice, madvise
+from node.vm.mlock import MLOCK_ONFAULT, mlock2, munlock
 from node.vm.mmap import MapFlag, brk, do_mmap, mmap, munmap
 from node.vm.mprotect import mprotect
 from node.vm.vma import VmFlag
@@ -95,6 +96,17 @@ def _because(error: int) -> str:
     return f": {Errno(error).name}" if error in set(Errno) else ""
 
 
+def _mlock(run: Run, command: Command, process: Process) -> None:
+    _, _, start, end = mapping_range(command, process)
+    if command.verb == "munlock":
+        error = munlock(run.state, process.mm, start, end)
+    else:
+        how = MLOCK_ONFAULT if command.verb == "mlockonfault" else 0
+        error = mlock2(run.state, process.mm, start, end, how)
+    if error and not run.state.mm[process.mm].oom_victim:
+        raise command.fail(f"{command.verb} failed{_because(error)}")
+
+
 def _brkgrow(run: Run, command: Command, process: Process) -> None:
     size = command.parse(command.word(1, "a size"))
     start = int(run.state.mm[process.mm].brk)
@@ -142,6 +154,9 @@ def _madvise(run: Run, command: Command, process: Process) -> None:
 
 AREA_COMMANDS = {
     "mmap": _mmap,
+    "mlock": _mlock,
+    "mlockonfault": _mlock,
+    "munlock": _mlock,
     "munmap": _munmap,
     "mprotect": _mprotect,
     "msync": _msync,

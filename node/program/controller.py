@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from node.counters import Current, Knob, KsmRun
+from node.joints import exit_mmap
 from node.ksm.ksmd import ksm_do_scan, ksm_set_run
 from node.phys.compaction import compact_memory
 from node.program.run import Process, Run
@@ -30,7 +31,16 @@ def _spawn(run: Run, command: Command) -> None:
     mm_index = run.harness.spawn()
     if mm_index == NIL:
         raise command.fail("spawn failed: no memory")
+    run.state.mm[mm_index].oom_score_adj = int(command.options.get("oom", "0"))
     run.add(name, Process(mm_index))
+
+
+def _kill(run: Run, command: Command) -> None:
+    name = command.word(0, "a process")
+    process = run.processes[name]
+    if process.alive:
+        exit_mmap(run.state, process.mm)
+    del run.processes[name]
 
 
 def _snapshot(run: Run, command: Command) -> None:
@@ -84,6 +94,7 @@ def _compact(run: Run, command: Command) -> None:
 
 CONTROLLER: Final[dict[str, Callable[[Run, Command], None]]] = {
     "spawn": _spawn,
+    "kill": _kill,
     "snapshot": _snapshot,
     "ksm": _ksm,
     "ksm_scan": _ksm_scan,

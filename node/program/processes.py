@@ -10,15 +10,17 @@ from shared.constants import NIL
 def _fork(run: Run, command: Command, process: Process) -> None:
     name = command.word(0, "a name")
     child = fork_mm(run.state, process.mm)
+    if child == NIL and run.state.mm[process.mm].oom_victim:
+        return
     if child == NIL:
         raise command.fail("fork failed: no memory")
     run.add(name, Process(child, dict(process.mappings)))
     run.harness.forked(process.mm, child)
 
 
-def _exit(run: Run, _command: Command, process: Process) -> None:
+def _exit(run: Run, command: Command, process: Process) -> None:
     exit_mmap(run.state, process.mm)
-    process.alive = False
+    del run.processes[command.process]
 
 
 PROCESS_COMMANDS = {

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from node.golden_harness import GoldenHarness, HarnessFigures
 from node.golden_layout import RecordedStart
+from node.golden_memory import ZoneFigures
+from node.phys.zone import ZoneId
 from node.program.accesses import ACCESS_COMMANDS, SLICED
 from node.program.areas import AREA_COMMANDS
 from node.program.background import Background
@@ -81,17 +83,21 @@ class Program:
         as_recorded: bool = False,
         start: RecordedStart | None = None,
         figures: HarnessFigures | None = None,
+        zones: dict[ZoneId, ZoneFigures] | None = None,
     ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
         ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
-        just booted. Its free memory is laid out as ``start`` says, if it is given.
+        just booted. Its free memory is laid out as ``start`` says, if it is given; else there is as much of it as
+        ``zones`` say.
         """
         for command in self.commands():
             check_room(state, command)
         run = Run(
             state,
-            GoldenHarness(state, start, figures) if as_recorded else PlainDriver(state, self.text.files()),
+            GoldenHarness(state, start, figures, zones)
+            if as_recorded
+            else PlainDriver(state, self.text.files()),
         )
         background = Background(run)
         for command in self.commands():
@@ -120,6 +126,9 @@ def _do(run: Run, background: Background, command: Command) -> None:
             return
         run.become(run.harness.controller)
         CONTROLLER[command.verb](run, command)
+        run.note_deaths(None)
+        return
+    if run.is_dead(command.process):
         return
     process = run.process(command, command.process)
     background.refuse_busy(command)
@@ -128,4 +137,7 @@ def _do(run: Run, background: Background, command: Command) -> None:
         return
     run.become(process.mm)
     run.harness.before_command(process.mm)
-    PROCESS[command.verb](run, command, process)
+    if not run.state.mm[process.mm].oom_victim:
+        PROCESS[command.verb](run, command, process)
+    run.note_deaths(process)
+    run.let_kswapd_run()

@@ -8,8 +8,10 @@ from node import procfs
 from node.counters import Current, Knob, Request
 from node.fault.kinds import Access
 from node.golden_layout import buddy_counters
-from node.kthread import run_kthreads
+from node.joints import exit_mmap
+from node.kthread import Kthread, run_kthreads
 from node.pagecache.inode import new_file
+from node.proc.meminfo import meminfo_kib
 from node.program.text import Command, ProgramError
 from node.touch import become
 from node.vm.mm_init import new_mm
@@ -39,12 +41,16 @@ class Mapping:
 
 @dataclass(slots=True)
 class Process:
-    """A process of a program."""
+    """A process of a program.
+
+    One that the OOM killer ends leaves its name behind: ``mm`` is nobody's then, its last counts are in ``remains``.
+    """
 
     mm: int
     mappings: dict[str, Mapping] = field(default_factory=dict)
     alive: bool = True
     cpu: int = 0  # where its commands in the background run
+    remains: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -136,13 +142,50 @@ class Run:
             raise command.fail(f"there is no process {name}")
         return process
 
+    def let_kswapd_run(self) -> None:
+        """Let kswapd do what a command woke it for: the processor is idle until the next one.
+
+        # Differs from Linux: on one processor it does not run in the midst of a command.
+        """
+        now = int(self.state.current[Current.CLOCK_PS])
+        if self.state.kthread[Kthread.KSWAPD].clock_ps <= now:
+            self.pass_time(0)
+
+    def note_deaths(self, running: "Process | None") -> None:
+        """Note which processes the OOM killer has ended during a command; ``running`` did it, if it was a process's.
+
+        The one that was running comes to its end now, on its way out of the kernel, and whoever waits for its answer
+        takes note of it: it is dead, and no more is known. Another one stays as a zombie, with its counts of faults.
+        """
+        for process in self.processes.values():
+            mm = self.state.mm[process.mm]
+            if not process.alive or (mm.alive and not mm.oom_victim):
+                continue
+            process.alive = False
+            process.remains = {"dead": 1}
+            if process is running:
+                process.mappings.clear()
+            else:
+                process.remains |= {"minflt": int(mm.minflt), "majflt": int(mm.majflt), "oom_score": 0}
+            if mm.alive:
+                exit_mmap(self.state, process.mm)
+
+    def is_dead(self, name: str) -> bool:
+        """Return whether a process of that name was ended by the OOM killer."""
+        return name in self.processes and not self.processes[name].alive
+
     def snapshot(self, name: str) -> None:
         """Note every counter."""
         values = {f"vmstat.{key}": value for key, value in procfs.vmstat(self.state).items()}
         values |= {f"ksm.{key}": value for key, value in procfs.ksm(self.state).items()}
+        values |= {f"meminfo.{key}": value for key, value in meminfo_kib(self.state).items()}
         values |= buddy_counters(self.state)
         for who, process in self.processes.items():
             if not process.alive:
+                values |= {f"proc.{who}.{key}": value for key, value in process.remains.items()}
+                for label, mapping in process.mappings.items():
+                    nothing = procfs.unmapped_pages(mapping.start, mapping.end)
+                    values |= {f"proc.{who}.map.{label}.{key}": value for key, value in nothing.items()}
                 continue
             own = procfs.process(self.state, process.mm)
             values |= {f"proc.{who}.{key}": value for key, value in own.items()}

@@ -86,7 +86,6 @@ MODELLED_ADVICE: Final = (
 LATER: Final = frozenset(
     {
         "spawn cg=",
-        "spawn oom=",
         *(f"madvise {advice}" for advice in ADVICE.split("|") if advice not in MODELLED_ADVICE),
     }
 )

@@ -151,6 +151,8 @@ def lru_del(state: "State", pfn: int) -> None:
 @kernel
 def lru_rotate(state: "State", pfn: int) -> None:
     """Move a frame that can be freed at once to the inactive tail (folio_rotate_reclaimable)."""
+    if state.page[pfn].page_flags & PageFlag.UNEVICTABLE:
+        return
     lru_del(state, pfn)
     state.page[pfn].page_flags &= ~PageFlag.ACTIVE
     lru_add_tail(state, lru_for(state, pfn), pfn)

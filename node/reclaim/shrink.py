@@ -27,11 +27,13 @@ from node.joints import (
     page_referenced,
     remove_mapping,
     swap_writepage,
+    try_to_free_swap,
     try_to_unmap,
 )
 from node.phys.page import PageFlag
 from node.reclaim.lru import LruList, lru_add, lru_del, lru_note_cost
 from node.reclaim.scan_control import DEF_PRIORITY, SWAP_CLUSTER_MAX, Reclaimer, inactive_is_low
+from node.vm.mlock_page import lru_add_evictable_or_not
 from node.vm.put_page import put_page
 from shared.constants import NIL
 from shared.jit import kernel
@@ -57,6 +59,8 @@ def _check_references(state: "State", pfn: int) -> int:
     nr_referenced = page_referenced(state, pfn) if page.mapcount != 0 else 0
     seen_before = page.page_flags & PageFlag.REFERENCED
     page.page_flags &= ~PageFlag.REFERENCED
+    if page.page_flags & PageFlag.MLOCKED:
+        return Verdict.ACTIVATE  # found in a locked area: to the unevictable list
     if nr_referenced == 0:
         return Verdict.RECLAIM
     page.page_flags |= PageFlag.REFERENCED
@@ -106,7 +110,11 @@ def _shrink_page(state: "State", which: int, pfn: int) -> int:
 @kernel
 def _put_back(state: "State", pfn: int, verdict: int) -> None:
     page = state.page[pfn]
-    if verdict == Verdict.ACTIVATE:
+    if page.page_flags & PageFlag.MLOCKED:
+        if page.page_flags & PageFlag.SWAPCACHE:
+            try_to_free_swap(state, pfn)
+        lru_add_evictable_or_not(state, LruList.INACTIVE_ANON, pfn)
+    elif verdict == Verdict.ACTIVATE:
         if page.page_flags & PageFlag.SWAPCACHE:
             free_swap_if_full(state, pfn)
         state.vm_event[VmEvent.PGACTIVATE] += 1
@@ -166,7 +174,7 @@ def shrink_active_list(state: "State", nr_to_scan: int) -> None:
         lru_del(state, pfn)
         if state.page[pfn].mapcount != 0:
             page_referenced(state, pfn)
-        lru_add(state, LruList.INACTIVE_ANON, pfn)
+        lru_add_evictable_or_not(state, LruList.INACTIVE_ANON, pfn)
     state.current[Current.CLOCK_PS] += nr_pages * state.cost[Cost.RECLAIM_SCAN]
     state.vm_event[VmEvent.PGREFILL] += nr_pages
     state.vm_event[VmEvent.PGDEACTIVATE] += nr_pages

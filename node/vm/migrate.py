@@ -28,6 +28,7 @@ from node.phys.compact_control import MigrateMode
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.reclaim.lru import LruList, lru_add, lru_del
+from node.vm.mlock_page import is_evictable, lru_add_evictable_or_not
 from shared.constants import PS_PER_MS
 from shared.jit import entry, kernel
 
@@ -62,8 +63,11 @@ def _putback(state: "State", pfn: int) -> None:
     page.page_flags &= ~PageFlag.ISOLATED
     page.refcount -= 1
     state.vm_stat[VmStat.NR_ISOLATED] -= 1
+    if page.page_flags & PageFlag.UNEVICTABLE and not is_evictable(state, pfn):
+        lru_add(state, LruList.UNEVICTABLE, pfn)
+        return
     active = page.page_flags & PageFlag.ACTIVE
-    lru_add(state, LruList.ACTIVE_ANON if active else LruList.INACTIVE_ANON, pfn)
+    lru_add_evictable_or_not(state, LruList.ACTIVE_ANON if active else LruList.INACTIVE_ANON, pfn)
 
 
 @entry
@@ -103,6 +107,7 @@ def _move_identity(state: "State", to: int, pfn: int) -> None:
     page.mapping = source.mapping
     page.index = source.index
     page.private = source.private
+    page.mlock_count = source.mlock_count
     page.mapcount = source.mapcount
     page.refcount = source.refcount
 

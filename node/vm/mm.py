@@ -47,6 +47,8 @@ MM = np.dtype(
         ("nr_zero", np.int32),  # zero page mappings
         ("nr_file", np.int32),  # pages of files mapped
         ("nr_shmem", np.int32),  # pages of shared memory mapped
+        ("late_rss", np.int32),  # of these three: not in the counters yet (node/vm/rss.py)
+        ("rss_events", np.int32),  # faults since they were brought up to date
         ("def_flags", np.int32),  # VmFlag bits of areas to come (mlockall)
         ("nr_page_tables", np.int32),
         ("alive", np.int8),  # 0 once exit has begun (mm_users == 0)

@@ -57,6 +57,8 @@ def _init_mm(state: "State", index: int) -> None:
     mm.nr_zero = 0
     mm.nr_file = 0
     mm.nr_shmem = 0
+    mm.late_rss = 0
+    mm.rss_events = 0
     mm.def_flags = 0
     mm.nr_page_tables = 0
     mm.alive = 0  # not before it has a top table: the OOM killer, called for one, must not pick it

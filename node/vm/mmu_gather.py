@@ -22,6 +22,7 @@ from node.joints import alloc_frames, flush_tlb_range, try_to_free_swap
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.reclaim.lru import lru_del
+from node.vm.mlock_page import clear_mlocked
 from shared.constants import NIL
 from shared.gfp_flags import GFP_NOWAIT
 from shared.jit import bug_on, cold_kernel, kernel
@@ -68,6 +69,7 @@ def _free_batch(state: "State", first: int, behind: int) -> None:
             bug_on(state, page.mapcount != 0, Panic.MAPCOUNT, pfn)
             if page.page_flags & PageFlag.LRU:
                 lru_del(state, pfn)
+            clear_mlocked(state, pfn)
     for at in range(behind - 1, first - 1, -1):
         if state.gathered[at] != NIL:
             free_pages(state, state.gathered[at], 0)

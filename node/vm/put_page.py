@@ -6,6 +6,7 @@ from node.counters import Panic
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.reclaim.lru import lru_del
+from node.vm.mlock_page import clear_mlocked
 from shared.jit import bug_on, kernel
 
 if TYPE_CHECKING:
@@ -26,4 +27,5 @@ def put_page(state: "State", pfn: int) -> None:
         bug_on(state, page.mapcount != 0, Panic.MAPCOUNT, pfn)
         if page.page_flags & PageFlag.LRU:
             lru_del(state, pfn)
+        clear_mlocked(state, pfn)
         free_pages(state, pfn, 0)

@@ -22,8 +22,10 @@ from node.phys.page import PageFlag
 from node.rb_max import interval_first, interval_next
 from node.tree_nodes import file_vma_base, inode_root
 from node.vm.anon_vma import first_chain_at, next_chain_at
+from node.vm.mlock_page import mlock_page
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, page_address_in_vma, page_remove_rmap
+from node.vm.vma import VmFlag
 from shared.constants import INT64_MAX, NIL
 from shared.jit import entry, kernel
 from shared.views import View
@@ -94,6 +96,9 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> i
     pte = state.pt_word[position]
     if pte == 0 or is_swap_pte(pte) or pte_pfn(pte) != pfn:
         return 0
+    if (work >= 0 or work == LOOK) and vma.vm_flags & VmFlag.LOCKED:
+        mlock_page(state, pfn)  # restores a lock that was missed
+        return 0
     if work >= 0:
         _unmap_one(state, mm_index, position, vaddr, work)
         if state.knob[Knob.PAGEABLE_TABLES]:
@@ -104,11 +109,9 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> i
     if work != LOOK:
         _move_one(state, mm_index, position, vaddr, ~work)
         return 1
-    if not pte & Pte.ACCESSED:
-        return 0
     # As on x86, the TLB keeps its copy: the bit is set again by the next walk.
     state.pt_word[position] = pte & ~Pte.ACCESSED
-    return 1
+    return 1 if pte & Pte.ACCESSED else 0
 
 
 @kernel

@@ -23,11 +23,13 @@ from node.joints import (
 from node.phys.page import PageFlag
 from node.vm.commit import uncommit, vm_stat_account
 from node.vm.hugetlb import unmap_huge
+from node.vm.mlock_walk import lock_pages
 from node.vm.mm import drop_mm
 from node.vm.mmu_gather import gather_begin, gather_finish, gather_page
 from node.vm.nommu import nommu_unmap
 from node.vm.page_tables import free_page_tables, free_unused_tables
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
+from node.vm.rss import sync_before_unmapping
 from node.vm.vma import VmFlag
 from node.vm.vma_adjust import drop_vma
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
@@ -86,6 +88,7 @@ def _zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
         border = min(end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
         position = pte_position(state, pgd, vaddr)
         if position != NIL:
+            sync_before_unmapping(state, mm_index)
             for _ in range((border - vaddr) >> PAGE_SHIFT):
                 if state.pt_word[position] != 0:
                     _zap_pte(state, mm_index, position, vaddr)
@@ -130,6 +133,8 @@ def unmap_area(state: "State", vma_index: int) -> int:
     """Unmap a whole VMA and remove it, with the tables that only it needed; return the pages unmapped."""
     vma = state.vma[vma_index]
     mm_index = vma.mm
+    if vma.vm_flags & VmFlag.LOCKED:
+        lock_pages(state, vma_index, 0)
     gather_begin(state, mm_index, vma.start, vma.end)
     nr_pages = _zap_range(state, mm_index, vma.start, vma.end)
     state.request[Request.A0] = 0 if vma.prev == NIL else state.vma[vma.prev].end
@@ -158,6 +163,8 @@ def exit_mmap(state: "State", mm_index: int) -> int:
     gather_begin(state, 0, 0, 0)
     while mm.first_vma != NIL:
         index = mm.first_vma
+        if state.vma[index].vm_flags & VmFlag.LOCKED:
+            lock_pages(state, index, 0)
         nr_pages += _zap_range(state, mm_index, state.vma[index].start, state.vma[index].end)
         _uncount_area(state, index)
         drop_vma(state, index)

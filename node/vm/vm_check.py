@@ -25,6 +25,7 @@ from node.phys.frames_check import free_block_cover, hole_frames
 from node.phys.page import PageFlag
 from node.pool import Pool
 from node.vm.mappings import Mappings, living_mms, second_of_pairs
+from node.vm.mlock_check import check_mlock
 from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def check_vm(state: "State", mappings: Mappings, held_anon_vmas: Ints) -> list[s
     wrong += _check_counts_of_frames(state, mappings)
     wrong += _check_rights(state, mappings)
     wrong += _check_counts_of_mms(state, mappings)
+    wrong += check_mlock(state, mappings, place_of)
     return wrong + _check_rmap(state, mappings, place_of) + _check_anon_vmas(state, held_anon_vmas)
 
 

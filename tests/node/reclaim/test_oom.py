@@ -85,9 +85,9 @@ def test_badness_counts_swapped_pages_and_the_adjustment_decides() -> None:
 def test_of_equals_the_younger_process_ends() -> None:
     machine = SwappedMachine(NO_SWAP)
     state = machine.state
-    processes = [machine.process(50) for _ in range(3)]
+    processes = [machine.process(80) for _ in range(3)]
     for mm in processes[:2]:
-        for page in range(40):
+        for page in range(70):  # enough faults to bring the counters up to date
             machine.write(mm, page)
     machine.write(processes[2], 0)
     assert direct_reclaim(state, 0, GFP_HIGHUSER_MOVABLE) == 1
