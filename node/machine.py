@@ -17,7 +17,8 @@ from node.counters import Current, HwEvent, KsmRun
 from node.dma_setup import device_counters
 from node.ksm.ksmd import ksm_set_run
 from node.phys.memory_picture import draw_memory
-from node.proc.files import proc_text, proc_texts
+from node.proc.areas import Names
+from node.proc.files import proc_bytes, proc_text, proc_texts
 from node.proc.zones import populated_zones
 from node.program.program import Program
 from node.program.run import ProgramResult
@@ -46,6 +47,7 @@ class Machine:
         if self.spec.ksm.run == KsmRun.MERGE:
             ksm_set_run(self.state, KsmRun.MERGE)
         self.finished = False
+        self.names = Names()  # of the last program's processes
 
     # --- running ------------------------------------------------------------------------------------------
 
@@ -55,7 +57,9 @@ class Machine:
         ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises
         ``node.program.text.ProgramError``, in one line, for a program that is wrong.
         """
-        return Program(text).run(self.state, as_recorded=as_recorded)
+        result = Program(text).run(self.state, as_recorded=as_recorded)
+        self.names.processes = result.pids
+        return result
 
     def run_until(self, ns: int) -> None:
         """Run the machine's workloads and kernel threads up to simulated time ``ns``."""
@@ -88,8 +92,18 @@ class Machine:
         return values
 
     def proc(self, path: str) -> str:
-        """Return the text of a file of /proc as Linux prints it. Raises KeyError for one that is not modelled."""
-        return proc_text(self.state, path)
+        """Return the text of a file of /proc as Linux prints it. Raises KeyError for one that is not there.
+
+        A process's files are in /proc/PID, or /proc/NAME for one of the last program's.
+        """
+        return proc_text(self.state, path, self.names)
+
+    def proc_bytes(self, path: str, offset: int, length: int) -> bytes:
+        """Return part of a binary file of /proc (pagemap of a process, kpageflags, kpagecount), as pread does.
+
+        Raises KeyError for one that is not there, ValueError for an offset or a length that is no multiple of 8.
+        """
+        return proc_bytes(self.state, path, self.names, (offset, length))
 
     def look(self) -> bytes:
         """Return all files of /proc and a picture of the memory, encoded."""
@@ -98,7 +112,7 @@ class Machine:
             PicturedZone(zone.node, zone.name, zone.start_pfn, zone.end_pfn)
             for zone in populated_zones(state)
         ]
-        return encode_look(Look(proc_texts(state), draw_memory(state, zones)))
+        return encode_look(Look(proc_texts(state, self.names), draw_memory(state, zones)))
 
     def digest(self) -> str:
         """Return a hash of the whole state."""

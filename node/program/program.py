@@ -85,6 +85,7 @@ class Program:
         run = Run(state, GoldenHarness(state, start) if as_recorded else PlainDriver(state))
         for command in self.commands():
             _do(run, command)
+        run.result.pids = {name: process.mm for name, process in run.processes.items() if process.alive}
         return run.result
 
 

@@ -9,10 +9,11 @@ from node.counters import Current, Request
 from node.fault.kinds import Access
 from node.golden_layout import buddy_counters
 from node.kthread import run_kthreads
+from node.proc.pagemap import mapping_pages
 from node.program.text import Command, ProgramError
 from node.touch import become
 from node.vm.mm_init import new_mm
-from shared.constants import PAGE_SIZE, PS_PER_MS
+from shared.constants import PAGE_KIB, PAGE_SIZE, PS_PER_MS
 
 if TYPE_CHECKING:
     from node.state import State
@@ -48,6 +49,7 @@ class ProgramResult:
     """What the snapshots saw: for each, its name and every counter by the goldens' names."""
 
     snapshots: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    pids: dict[str, int] = field(default_factory=dict)  # of the processes that live at the end, by name
 
 
 class Driver(Protocol):
@@ -63,6 +65,9 @@ class Driver(Protocol):
 
     def before_command(self, mm_index: int) -> None:
         """Note that a process is about to do a command."""
+
+    def own_file_pages(self, mm_index: int) -> int:
+        """Return how many pages of the driver's own files a process has mapped, which no area here has."""
 
 
 class PlainDriver:
@@ -82,6 +87,10 @@ class PlainDriver:
 
     def before_command(self, mm_index: int) -> None:
         """Do nothing."""
+
+    def own_file_pages(self, _mm_index: int) -> int:
+        """Return 0: there are no files but the program's."""
+        return 0
 
 
 class Run:
@@ -114,9 +123,11 @@ class Run:
             if not process.alive:
                 continue
             own = procfs.process(self.state, process.mm)
+            own_file_kib = self.harness.own_file_pages(process.mm) * PAGE_KIB
+            own["smaps.Rss"] += own_file_kib
             values |= {f"proc.{who}.{key}": value for key, value in own.items()}
             for label, mapping in process.mappings.items():
-                pages = procfs.mapping_pages(self.state, process.mm, mapping.start, mapping.end)
+                pages = mapping_pages(self.state, process.mm, mapping.start, mapping.end)
                 values |= {f"proc.{who}.map.{label}.{key}": value for key, value in pages.items()}
         self.result.snapshots.append((name, values))
 
