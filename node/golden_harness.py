@@ -7,7 +7,6 @@ public cases); nothing else in the simulator knows of them.
     controller           1264 anonymous pages before the first command, 16 page tables of the two lowest levels
     spawn                276 minor faults, 101 anonymous pages, 5 page tables
     fork                 1 fault in the parent and 20 in the child; 8 pages copied between them
-    resident files       201 pages of its program and libraries in a process that was spawned, 174 in one forked
     parent's next turn   3 faults more: pages whose copy the child took, written again
 """
 
@@ -36,8 +35,6 @@ FORK_CHILD_FAULTS: Final = 20
 FORK_PARENT_COPIES: Final = 1
 FORK_CHILD_COPIES: Final = 7
 PARENT_REUSES: Final = 3
-SPAWN_FILE_PAGES: Final = 201
-FORK_FILE_PAGES: Final = 174
 
 
 class GoldenHarness:
@@ -50,7 +47,6 @@ class GoldenHarness:
         self.state = state
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
-        self._forked: set[int] = set()
         layout = None if start is None else GoldenLayout(state, start, CONTROLLER_ANON_PAGES)
         self.controller = self._process(CONTROLLER_ANON_PAGES, CONTROLLER_LONE_PAGES)
         if layout is not None:
@@ -84,7 +80,6 @@ class GoldenHarness:
         if mm_index == NIL:
             return NIL
         self._count_faults(mm_index, SPAWN_FAULTS - SPAWN_ANON_PAGES)
-        self._forked.discard(mm_index)
         return mm_index
 
     def forked(self, parent: int, child: int) -> None:
@@ -94,14 +89,9 @@ class GoldenHarness:
         self._write(child, FORK_PARENT_COPIES, FORK_CHILD_COPIES)
         self._count_faults(child, FORK_CHILD_FAULTS - FORK_CHILD_COPIES)
         self._reuses_due.add(parent)
-        self._forked.add(child)
 
     def before_command(self, mm_index: int) -> None:
         """Let a process do what it does before its next command."""
         if mm_index in self._reuses_due:
             self._reuses_due.remove(mm_index)
             self._write(mm_index, FORK_PARENT_COPIES, PARENT_REUSES)
-
-    def own_file_pages(self, mm_index: int) -> int:
-        """Return how many pages of the driver's own program a process has mapped: they are part of its smaps.Rss."""
-        return FORK_FILE_PAGES if mm_index in self._forked else SPAWN_FILE_PAGES

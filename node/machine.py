@@ -47,7 +47,7 @@ class Machine:
         if self.spec.ksm.run == KsmRun.MERGE:
             ksm_set_run(self.state, KsmRun.MERGE)
         self.finished = False
-        self.names = Names()  # of the last program's processes
+        self.names = Names()  # that the last program gave
 
     # --- running ------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ class Machine:
         ``node.program.text.ProgramError``, in one line, for a program that is wrong.
         """
         result = Program(text).run(self.state, as_recorded=as_recorded)
-        self.names.processes = result.pids
+        self.names = Names(result.pids, result.paths)
         return result
 
     def run_until(self, ns: int) -> None:

@@ -13,7 +13,7 @@ from node.proc.pagemap import mapping_pages
 from node.program.text import Command, ProgramError
 from node.touch import become
 from node.vm.mm_init import new_mm
-from shared.constants import PAGE_KIB, PAGE_SIZE, PS_PER_MS
+from shared.constants import PAGE_SIZE, PS_PER_MS
 
 if TYPE_CHECKING:
     from node.state import State
@@ -50,6 +50,7 @@ class ProgramResult:
 
     snapshots: list[tuple[str, dict[str, int]]] = field(default_factory=list)
     pids: dict[str, int] = field(default_factory=dict)  # of the processes that live at the end, by name
+    paths: dict[int, str] = field(default_factory=dict)  # of the files that it used, by inode
 
 
 class Driver(Protocol):
@@ -65,9 +66,6 @@ class Driver(Protocol):
 
     def before_command(self, mm_index: int) -> None:
         """Note that a process is about to do a command."""
-
-    def own_file_pages(self, mm_index: int) -> int:
-        """Return how many pages of the driver's own files a process has mapped, which no area here has."""
 
 
 class PlainDriver:
@@ -87,10 +85,6 @@ class PlainDriver:
 
     def before_command(self, mm_index: int) -> None:
         """Do nothing."""
-
-    def own_file_pages(self, _mm_index: int) -> int:
-        """Return 0: there are no files but the program's."""
-        return 0
 
 
 class Run:
@@ -123,8 +117,6 @@ class Run:
             if not process.alive:
                 continue
             own = procfs.process(self.state, process.mm)
-            own_file_kib = self.harness.own_file_pages(process.mm) * PAGE_KIB
-            own["smaps.Rss"] += own_file_kib
             values |= {f"proc.{who}.{key}": value for key, value in own.items()}
             for label, mapping in process.mappings.items():
                 pages = mapping_pages(self.state, process.mm, mapping.start, mapping.end)
