@@ -15,6 +15,9 @@ from node.alloc_counters import alloc_counters
 from node.build import build_state
 from node.counters import Current, HwEvent, KsmRun
 from node.dma_setup import device_counters
+from node.fault.diagram import counter_name
+from node.fault.outcome import FaultOutcome
+from node.frame_kinds import frame_kinds
 from node.ksm.ksmd import ksm_set_run
 from node.phys.memory_picture import draw_memory
 from node.proc.areas import Names
@@ -73,7 +76,14 @@ class Machine:
     # --- looking ------------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, int]:
-        """Return all counters by Linux's names: /proc/vmstat, /sys/kernel/mm/ksm, and the hardware's own."""
+        """Return all counters: those that are kept, and how many frames are of which kind, counted now."""
+        return self.kept_counters() | frame_kinds(self.state)
+
+    def kept_counters(self) -> dict[str, int]:
+        """Return the counters that cost little to read: /proc/vmstat, /sys/kernel/mm/ksm, and the hardware's own.
+
+        Names are Linux's where it has them; ``fault.X`` counts how faults ended (docs/faults.md).
+        """
         state = self.state
         values = procfs.vmstat(state)
         for name, value in procfs.ksm(state).items():
@@ -82,6 +92,11 @@ class Machine:
         for event in HwEvent:
             if event is not HwEvent.NR:
                 values[event.name.lower()] = int(state.hw_event[event])
+        values |= {
+            counter_name(outcome): int(state.fault_outcome[outcome])
+            for outcome in FaultOutcome
+            if outcome is not FaultOutcome.NR
+        }
         values |= device_counters(state, self.spec)
         values |= alloc_counters(state, self.spec.clock_ghz)
         values["managed_pages"] = sum(state.zone[zone].managed for zone in range(len(state.zone)))
@@ -153,7 +168,7 @@ class Machine:
     def run_epoch(self, order: RunUntil) -> bytes:
         """Run one epoch; return the encoded GuestReport, which of a plain machine is its counters."""
         self.run_until(order.end_ns)
-        return encode(GuestReport(order.epoch, 0, self.counters(), finished=self.finished))
+        return encode(GuestReport(order.epoch, 0, self.kept_counters(), finished=self.finished))
 
     def host_phase(self, order: HostPhase) -> list[bytes]:
         """Refuse: a plain machine has no guests."""
