@@ -114,10 +114,10 @@ def frame_uses(state: "State", pfn: Ints) -> Ints:
     pages = np.asarray(state.page)
     flags = pages["page_flags"][pfn].astype(np.int64)
     use = np.full(len(pfn), FrameUse.KERNEL, np.int64)
-    cached = (flags & PageFlag.CACHED) != 0
-    use[cached] = FrameUse.PAGE_CACHE
-    use[cached & (mapcounts(state, pfn) > 0)] = FrameUse.MAPPED_FILE
-    use[cached & ((flags & PageFlag.SWAPBACKED) != 0)] = FrameUse.TMPFS
+    cached = np.flatnonzero(flags & PageFlag.CACHED)
+    is_mapped = mapcounts(state, pfn[cached]) > 0
+    use[cached] = np.where(is_mapped, FrameUse.MAPPED_FILE, FrameUse.PAGE_CACHE)
+    use[cached[(flags[cached] & PageFlag.SWAPBACKED) != 0]] = FrameUse.TMPFS
     use[(flags & (PageFlag.ANON | PageFlag.KSM)) != 0] = FrameUse.ANON
     use[(flags & (PageFlag.MLOCKED | PageFlag.UNEVICTABLE)) != 0] = FrameUse.MLOCKED
     use[(flags & (PageFlag.DMA | PageFlag.ISOLATED)) != 0] = FrameUse.LOCKED

@@ -77,7 +77,7 @@ def _text_bytes(state: "State", mm_index: int) -> int:
 
 def _tables_and_huge_pages(state: "State", mm_index: int) -> tuple[int, int]:
     """Return how many page tables count in VmPTE, and how many pages of hugetlbfs are mapped."""
-    mappings = mappings_of(state, np.array([mm_index], np.int64))
+    mappings = mappings_of(state, np.array([mm_index], np.int64), tables_only=True)
     first_counted = max(int(state.knob[Knob.NR_LEVELS]) - COUNTED_LEVELS, 1)
     flags = np.asarray(state.page)["page_flags"][mappings.huge_heads]
     return (
