@@ -6,6 +6,7 @@ Machines keep their files at the end and every ``metrics_every`` of simulated ti
 is refused, with the nearest ones that there are, rather than answered with another's numbers.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from cluster.results import FINISHED, read_manifest
 from shared.units import format_duration, parse_duration
 
 FOLDER: Final = "/proc/"
+_OF_PROCESS: Final = re.compile(r"/proc/([0-9]+)/")
 MAX_NAMED: Final = 8  # names that an error lists
 
 
@@ -47,7 +49,7 @@ def read_proc_file(run: Path, machine: str, file: str, at: str | None) -> ProcTe
         raise InputError(f"{run}: {_why_nothing(machine, members[machine], manifest['status'])}")
     path = file if file.startswith("/") else FOLDER + file
     if path not in texts:
-        raise InputError(f"{machine}: {file!r} is not modelled; there are {', '.join(sorted(texts))}")
+        raise InputError(f"{machine}: {file!r} is not there; there are {_files(texts)}")
     of_file = texts[path]
     time_ns = max(of_file) if at is None else _sampled_time(at, sorted(of_file))
     if manifest["status"] != FINISHED:
@@ -87,6 +89,13 @@ def _sampled_time(at: str, sampled: list[int]) -> int:
     near = " and ".join(format_duration(time) for time in nearest if time is not None)
     span = f"{len(sampled)} from {format_duration(sampled[0])} to {format_duration(sampled[-1])}"
     raise InputError(f"--at {at}: is not one of the sampled times ({span}); nearest: {near}")
+
+
+def _files(paths: Iterable[str]) -> str:
+    """Return the names of files, those of processes once for all."""
+    own = sorted({_OF_PROCESS.sub(r"/proc/PID/", path) for path in paths})
+    pids = sorted({int(found[1]) for path in paths if (found := _OF_PROCESS.match(path))})
+    return ", ".join(own) + (f", where PID is {_some(map(str, pids))}" if pids else "")
 
 
 def _some(names: Iterable[str]) -> str:

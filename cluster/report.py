@@ -4,7 +4,7 @@
     with --compare: differences and overlaid curves
     each host: its memory, KSM, swap, what was merged, and a small chart a guest
     each plain machine: its memory, translations, faults
-    each of both: a picture of its physical memory at every sampled time
+    each of both: a picture of its physical memory at every sampled time, its frames by kind, how its faults ended
     settings, versions, digest
 
 What stands where is here; ``report_data`` reads, ``report_figures`` computes, ``report_words`` says it,
@@ -21,7 +21,9 @@ from cluster.report_chart import MAX_POINTS, Colour, Table
 from cluster.report_charts import CLASS_PREFIX, guest_charts, host_charts
 from cluster.report_compare import difference_table, overlay_charts, setting_table
 from cluster.report_data import RunData, read_run
+from cluster.report_faults import add_fault_tree
 from cluster.report_figures import figures_of, guest_figures
+from cluster.report_frames import add_frame_kinds
 from cluster.report_machine_charts import machine_charts
 from cluster.report_memory import add_memory_picture
 from cluster.report_numbers import as_size, as_time
@@ -154,6 +156,8 @@ def _add_host(page: Page, run: RunData, host: str) -> None:
     page.add_charts(charts)
     add_memory_picture(page, run, host)
     history = run.history(host)
+    add_frame_kinds(page, host, history)
+    add_fault_tree(page, host, history)
     if history.last("ksm.pages_shared") and not history.family(CLASS_PREFIX):
         page.add(paragraph("What the merged pages were to their guests was not recorded in this run."))
     page.add(heading(f"Guests of {host}"))
@@ -210,6 +214,8 @@ def _add_machines(page: Page, run: RunData) -> None:
         page.add(heading(machine, "" if charts else "There are no samples of this machine."))
         page.add_charts(charts)
         add_memory_picture(page, run, machine)
+        add_frame_kinds(page, machine, run.history(machine))
+        add_fault_tree(page, machine, run.history(machine))
     if len(machines) > MAX_MACHINES:
         page.add(paragraph(f"Charts and pictures of the first {MAX_MACHINES} machines only."))
 

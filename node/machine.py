@@ -15,9 +15,13 @@ from node.alloc_counters import alloc_counters
 from node.build import build_state
 from node.counters import Current, HwEvent, KsmRun
 from node.dma_setup import device_counters
+from node.fault.diagram import counter_name
+from node.fault.outcome import FaultOutcome
+from node.frame_kinds import frame_kinds
 from node.ksm.ksmd import ksm_set_run
 from node.phys.memory_picture import draw_memory
-from node.proc.files import proc_text, proc_texts
+from node.proc.areas import Names
+from node.proc.files import proc_bytes, proc_text, proc_texts
 from node.proc.zones import populated_zones
 from node.program.program import Program
 from node.program.run import ProgramResult
@@ -46,6 +50,7 @@ class Machine:
         if self.spec.ksm.run == KsmRun.MERGE:
             ksm_set_run(self.state, KsmRun.MERGE)
         self.finished = False
+        self.names = Names()  # that the last program gave
 
     # --- running ------------------------------------------------------------------------------------------
 
@@ -55,7 +60,9 @@ class Machine:
         ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises
         ``node.program.text.ProgramError``, in one line, for a program that is wrong.
         """
-        return Program(text).run(self.state, as_recorded=as_recorded)
+        result = Program(text).run(self.state, as_recorded=as_recorded)
+        self.names = Names(result.pids, result.paths)
+        return result
 
     def run_until(self, ns: int) -> None:
         """Run the machine's workloads and kernel threads up to simulated time ``ns``."""
@@ -69,7 +76,14 @@ class Machine:
     # --- looking ------------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, int]:
-        """Return all counters by Linux's names: /proc/vmstat, /sys/kernel/mm/ksm, and the hardware's own."""
+        """Return all counters: those that are kept, and how many frames are of which kind, counted now."""
+        return self.kept_counters() | frame_kinds(self.state)
+
+    def kept_counters(self) -> dict[str, int]:
+        """Return the counters that cost little to read: /proc/vmstat, /sys/kernel/mm/ksm, and the hardware's own.
+
+        Names are Linux's where it has them; ``fault.X`` counts how faults ended (docs/faults.md).
+        """
         state = self.state
         values = procfs.vmstat(state)
         for name, value in procfs.ksm(state).items():
@@ -78,6 +92,11 @@ class Machine:
         for event in HwEvent:
             if event is not HwEvent.NR:
                 values[event.name.lower()] = int(state.hw_event[event])
+        values |= {
+            counter_name(outcome): int(state.fault_outcome[outcome])
+            for outcome in FaultOutcome
+            if outcome is not FaultOutcome.NR
+        }
         values |= device_counters(state, self.spec)
         values |= alloc_counters(state, self.spec.clock_ghz)
         values["managed_pages"] = sum(state.zone[zone].managed for zone in range(len(state.zone)))
@@ -88,8 +107,18 @@ class Machine:
         return values
 
     def proc(self, path: str) -> str:
-        """Return the text of a file of /proc as Linux prints it. Raises KeyError for one that is not modelled."""
-        return proc_text(self.state, path)
+        """Return the text of a file of /proc as Linux prints it. Raises KeyError for one that is not there.
+
+        A process's files are in /proc/PID, or /proc/NAME for one of the last program's.
+        """
+        return proc_text(self.state, path, self.names)
+
+    def proc_bytes(self, path: str, offset: int, length: int) -> bytes:
+        """Return part of a binary file of /proc (pagemap of a process, kpageflags, kpagecount), as pread does.
+
+        Raises KeyError for one that is not there, ValueError for an offset or a length that is no multiple of 8.
+        """
+        return proc_bytes(self.state, path, self.names, (offset, length))
 
     def look(self) -> bytes:
         """Return all files of /proc and a picture of the memory, encoded."""
@@ -98,7 +127,7 @@ class Machine:
             PicturedZone(zone.node, zone.name, zone.start_pfn, zone.end_pfn)
             for zone in populated_zones(state)
         ]
-        return encode_look(Look(proc_texts(state), draw_memory(state, zones)))
+        return encode_look(Look(proc_texts(state, self.names), draw_memory(state, zones)))
 
     def digest(self) -> str:
         """Return a hash of the whole state."""
@@ -139,7 +168,7 @@ class Machine:
     def run_epoch(self, order: RunUntil) -> bytes:
         """Run one epoch; return the encoded GuestReport, which of a plain machine is its counters."""
         self.run_until(order.end_ns)
-        return encode(GuestReport(order.epoch, 0, self.counters(), finished=self.finished))
+        return encode(GuestReport(order.epoch, 0, self.kept_counters(), finished=self.finished))
 
     def host_phase(self, order: HostPhase) -> list[bytes]:
         """Refuse: a plain machine has no guests."""

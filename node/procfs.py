@@ -1,23 +1,19 @@
-"""What a machine's counters are called, by Linux's names, and what /proc says of its processes and mappings."""
+"""What a machine's counters are called, by Linux's names, and what /proc says of its processes."""
 
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from node.counters import Knob, KsmStat, VmEvent, VmStat
-from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag
 from node.pool import Pool
+from node.proc.smaps import rollup
+from node.proc.status import sizes as status_sizes
 from node.reclaim.oom import oom_score
-from node.vm.mappings import mappings_of
-from shared.constants import ENTRIES_PER_TABLE, PAGE_KIB, PAGE_SHIFT
+from shared.constants import ENTRIES_PER_TABLE, PAGE_SHIFT
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from node.state import State
-
-    Words = np.ndarray[Any, np.dtype[np.int64]]
 
 BYTES_OF_RMAP_ITEM: Final = 64  # sizeof(struct ksm_rmap_item) on x86-64, in general_profit
 
@@ -80,62 +76,22 @@ def sharing_zero(state: "State") -> int:
     return int((nodes["nr_sharers"][index[owned]] - 1).sum())
 
 
-def leaf_entries(state: "State", mm_index: int) -> "tuple[Words, Words]":
-    """Return the virtual page numbers and the entries, present or swapped, of an address space, ascending."""
-    mappings = mappings_of(state, np.array([mm_index], np.int64))
-    return mappings.vpn, mappings.pte
-
-
 def unmapped_pages(start: int, end: int) -> dict[str, int]:
     """Return what is told of [start, end) of a process that has ended and that nobody has waited for yet."""
     nothing = dict.fromkeys(("present", "swapped", "exclusive", "file_or_shared"), 0)
     return {"pages": (end - start) >> PAGE_SHIFT} | nothing
 
 
-def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[str, int]:
-    """Return how the pages of [start, end) of an address space stand, as /proc/PID/pagemap and kpageflags say."""
-    vpn, entries = leaf_entries(state, mm_index)
-    inside = (vpn >= start >> PAGE_SHIFT) & (vpn < end >> PAGE_SHIFT)
-    entries = entries[inside]
-    present = entries[(entries & Pte.PRESENT) != 0]
-    pages = np.asarray(state.page)[(present >> PAGE_SHIFT) & PFN_MASK]
-    flags = pages["page_flags"]
-    zero = (flags & PageFlag.ZERO_PAGE) != 0
-
-    def flagged(flag: PageFlag) -> int:
-        return int(np.count_nonzero(flags & flag))
-
-    return {
-        "pages": (end - start) >> PAGE_SHIFT,
-        "present": len(present),
-        "swapped": len(entries) - len(present),
-        "exclusive": int(np.count_nonzero((pages["mapcount"] == 1) & ~zero)),
-        "ksm": flagged(PageFlag.KSM),
-        "zero_page": int(np.count_nonzero(zero)),
-        "anon": flagged(PageFlag.ANON),
-        "active": flagged(PageFlag.ACTIVE),
-        "lru": flagged(PageFlag.LRU),
-        "swapcache": flagged(PageFlag.SWAPCACHE),
-        "swapbacked": flagged(PageFlag.ANON),
-        "thp": 0,
-        "file_or_shared": 0,
-        "unevictable": flagged(PageFlag.UNEVICTABLE),
-    }
-
-
 def process(state: "State", mm_index: int) -> dict[str, int]:
     """Return a process's fault counts and resident sizes in KiB, as /proc/PID/stat, status and smaps have them."""
     mm = state.mm[mm_index]
-    return {
+    values = {
         "minflt": mm.minflt,
         "majflt": mm.majflt,
-        "smaps.Anonymous": mm.nr_anon * PAGE_KIB,
-        "smaps.Swap": mm.nr_swap * PAGE_KIB,
-        "VmSwap": mm.nr_swap * PAGE_KIB,
-        "VmPTE": mm.nr_page_tables * PAGE_KIB,
-        "VmLck": mm.locked_vm * PAGE_KIB,
         "oom_score": oom_score(state, mm_index),
         "ksm_merging_pages": mm.ksm_merging_pages,
         "ksm_rmap_items": mm.ksm_rmap_items,
         "dead": 0 if mm.alive else 1,
     }
+    values |= {name: value for name, value in status_sizes(state, mm_index).items() if name != "HugetlbPages"}
+    return values | {f"smaps.{name}": value for name, value in rollup(state, mm_index).items()}

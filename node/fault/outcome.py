@@ -122,26 +122,27 @@ _HUGE: Final[Tree] = (
         "none, or a table": _ENTRY,
     },
 )
-_USER_ADDRESS: Final[Tree] = (
-    "an area there, or a stack that may grow?",
+_SERVED: Final[Tree] = (
+    "page table swapped out?",
     {
-        "no": _F.BAD_AREA,
-        "yes": (
-            "does it allow the access?",
-            {
-                "no": _F.BAD_ACCESS,
-                "yes": ("page table swapped out?", {"yes": _F.TABLE_SWAPPED_IN, "no": _HUGE}),
-            },
-        ),
+        "yes": _F.TABLE_SWAPPED_IN,
+        "no": ("memory for what it takes?", {"no": _F.OUT_OF_MEMORY, "yes": _HUGE}),
+    },
+)
+_REFUSED: Final[Tree] = (
+    "in kernel mode?",
+    {
+        "no": ("an area there?", {"no": _F.BAD_AREA, "yes": _F.BAD_ACCESS}),
+        "yes": ("in copy_to_user, or its like?", {"yes": _F.KERNEL_FIXUP, "no": _F.KERNEL_OOPS}),
     },
 )
 FAULT_TREE: Final[Tree] = (
-    "CR2 in user space?",
+    "CR2 in vmalloc's range, era lecture?",
     {
-        "no": ("vmalloc, era lecture?", {"yes": _F.VMALLOC_SYNCED, "no": _F.KERNEL_OOPS}),
-        "yes": (
-            "in kernel mode, outside copy_to_user?",
-            {"yes": _F.KERNEL_OOPS, "no": _USER_ADDRESS},
+        "yes": _F.VMALLOC_SYNCED,
+        "no": (
+            "an area there, or a stack that may grow, that allows the access?",
+            {"no": _REFUSED, "yes": _SERVED},
         ),
     },
 )

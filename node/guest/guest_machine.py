@@ -81,7 +81,7 @@ class GuestMachine:
         """Encode what the epoch logged and marked, and forget it. If ``silent``, counters only."""
         state = self.state
         if silent:
-            return encode(GuestReport(epoch, self.guest, self.counters(), finished=finished))
+            return encode(GuestReport(epoch, self.guest, self.machine.kept_counters(), finished=finished))
         violations = np.asarray(state.violation)[: state.current[Current.NR_VIOLATIONS]]
         # CPUs and kernel threads take turns, so what they logged is in order for each of them only.
         violations = violations[np.lexsort((violations["vcpu"], violations["time_ps"]))]
@@ -91,7 +91,7 @@ class GuestMachine:
         report = GuestReport(
             epoch=epoch,
             guest=self.guest,
-            counters=self.counters(),
+            counters=self.machine.kept_counters(),
             violation_time_ps=violations["time_ps"].copy(),
             violation_gfn=violations["gfn"].copy(),
             violation_vcpu=violations["vcpu"].copy(),

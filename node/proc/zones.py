@@ -126,7 +126,7 @@ def pageblocks(state: "State", zone: ZoneView) -> list[int]:
 def free_blocks_of_types(state: "State", zone: ZoneView) -> list[list[int]]:
     """Return how many free blocks of each order a zone has of each migrate type: ``[type][order]``."""
     pages = np.asarray(state.page)
-    whole, ranges = _used_ranges(state, zone)
+    whole, ranges = used_ranges(state, zone)
     heads = [whole]
     for first, behind in ranges:
         heads.append(np.flatnonzero(pages["page_flags"][first:behind] & PageFlag.BUDDY) + first)
@@ -150,14 +150,14 @@ def lru_pages(state: "State", zones: Sequence[ZoneView]) -> list[LruPages]:
 def flagged_pages(state: "State", zone: ZoneView, flag: PageFlag) -> int:
     """Return how many of a zone's frames have a flag that no free frame has."""
     flags = np.asarray(state.page)["page_flags"]
-    _, ranges = _used_ranges(state, zone)
+    _, ranges = used_ranges(state, zone)
     return sum(int(np.count_nonzero(flags[first:behind] & flag)) for first, behind in ranges)
 
 
 def _listed(state: "State", zone: ZoneView) -> LruPages:
     flags = np.asarray(state.page)["page_flags"]
     active = inactive = 0
-    for first, behind in _used_ranges(state, zone)[1]:
+    for first, behind in used_ranges(state, zone)[1]:
         here = flags[first:behind]
         listed = here[(here & PageFlag.LRU) != 0]
         nr_active = int(np.count_nonzero(listed & PageFlag.ACTIVE))
@@ -166,7 +166,7 @@ def _listed(state: "State", zone: ZoneView) -> LruPages:
     return LruPages(inactive, active)
 
 
-def _used_ranges(state: "State", zone: ZoneView) -> tuple[Ints, list[tuple[int, int]]]:
+def used_ranges(state: "State", zone: ZoneView) -> tuple[Ints, list[tuple[int, int]]]:
     """Return a zone's free blocks of the largest order, and the ranges of frames between them."""
     pages = np.asarray(state.page)
     first = zone.start_pfn >> MAX_ORDER

@@ -103,6 +103,8 @@ class Program:
         for command in self.commands():
             _do(run, background, command)
         background.finish()
+        run.result.pids = {name: process.mm for name, process in run.processes.items() if process.alive}
+        run.result.paths = {inode: path for path, inode in run.inodes.items()}
         return run.result
 
 

@@ -12,6 +12,7 @@ from node.joints import exit_mmap
 from node.kthread import Kthread, run_kthreads
 from node.pagecache.inode import new_file
 from node.proc.meminfo import meminfo_kib
+from node.proc.pagemap import mapping_pages
 from node.program.text import Command, ProgramError
 from node.touch import become
 from node.vm.mm_init import new_mm
@@ -58,6 +59,8 @@ class ProgramResult:
     """What the snapshots saw: for each, its name and every counter by the goldens' names."""
 
     snapshots: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    pids: dict[str, int] = field(default_factory=dict)  # of the processes that live at the end, by name
+    paths: dict[int, str] = field(default_factory=dict)  # of the files that it used, by inode
 
 
 class Driver(Protocol):
@@ -190,7 +193,7 @@ class Run:
             own = procfs.process(self.state, process.mm)
             values |= {f"proc.{who}.{key}": value for key, value in own.items()}
             for label, mapping in process.mappings.items():
-                pages = procfs.mapping_pages(self.state, process.mm, mapping.start, mapping.end)
+                pages = mapping_pages(self.state, process.mm, mapping.start, mapping.end)
                 values |= {f"proc.{who}.map.{label}.{key}": value for key, value in pages.items()}
         self.result.snapshots.append((name, values))
 

@@ -1,4 +1,4 @@
-"""All page tables at once, as arrays: what the checks of invariants count mappings from.
+"""All page tables at once, as arrays: what the checks of invariants and the files of /proc count mappings from.
 
 Written apart from the kernels' walks: one gather a level, over the tables of many address spaces.
 """
@@ -74,8 +74,11 @@ def all_mappings(state: "State") -> Mappings:
     return mappings_of(state, living_mms(state))
 
 
-def mappings_of(state: "State", mm: Ints) -> Mappings:
-    """Walk the user half of the page tables of these address spaces."""
+def mappings_of(state: "State", mm: Ints, *, tables_only: bool = False) -> Mappings:
+    """Walk the user half of the page tables of these address spaces.
+
+    ``tables_only`` leaves the last level's tables unread, which costs a 512th: there are then no leaf entries.
+    """
     shift = int(state.knob[Knob.TABLE_SHIFT])
     words = np.asarray(state.pt_word).reshape(-1, 1 << shift)
     nr_levels = int(state.knob[Knob.NR_LEVELS])
@@ -94,6 +97,9 @@ def mappings_of(state: "State", mm: Ints) -> Mappings:
         wrong += each(pfn[~fits], f"page tables of level {nr_levels - level}: frame {{}} is none".format)
         mm, pfn, vpn = mm[fits], pfn[fits], vpn[fits]
         tables.append((mm, np.full(len(mm), level), pfn))
+        if tables_only and level == nr_levels - 1:
+            mm, vpn, entries = mm[:0], vpn[:0], vpn[:0]
+            break
         rows = words[pfn]
         if level == 0:
             rows = rows[:, : _nr_user_entries(state)]

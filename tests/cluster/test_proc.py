@@ -66,7 +66,7 @@ def test_json_says_what_was_read_and_when(folder: Path) -> None:
             ("done", "x", "buddyinfo"),
             "done: has no machine 'x'; there are h, h.guest-0, h.guest-1, h.guest-2, m-0, m-1, m-2,",
         ),
-        (("done", "h", "/proc/cpuinfo"), "h: '/proc/cpuinfo' is not modelled; there are /proc/buddyinfo"),
+        (("done", "h", "/proc/cpuinfo"), "h: '/proc/cpuinfo' is not there; there are /proc/buddyinfo"),
         (
             ("done", "h", "buddyinfo", "--at", "1.2s"),
             "--at 1.2s: is not one of the sampled times (8 from 500 ms to 4 s); nearest: 1 s and 1.5 s",

@@ -51,9 +51,23 @@ def test_the_manual_s_examples_have_the_form_of_what_is_printed(
 
 def test_there_are_examples_of_both_kinds() -> None:
     said = [output.startswith("pagefleet: ") for _, output in EXAMPLES]
-    assert (said.count(True), said.count(False)) == (2, 3)
+    assert (said.count(True), said.count(False)) == (2, 4)
 
 
 def test_every_file_is_in_the_manual(folder: Path) -> None:
-    named = set(re.findall(r"^\| `(/proc/[a-z]+)` \|", DOCUMENT, re.MULTILINE))
-    assert named == set(read_proc(folder / "runs" / "look", ["m0"], "m0"))
+    named = set(re.findall(r"^\| `(/proc/[a-zPID_/]+)` \|", DOCUMENT, re.MULTILINE))
+    kept = read_proc(folder / "runs" / "look", ["m0"], "m0")
+    assert named == {re.sub("/proc/[0-9]+/", "/proc/PID/", path) for path in kept}
+
+
+def test_a_file_that_is_not_there_is_refused_with_those_that_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run_command(["proc", "runs/look", "m0", "/proc/99/maps"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "pagefleet: m0: '/proc/99/maps' is not there; there are /proc/PID/maps, /proc/PID/smaps"
+    )
+    assert said.endswith(", /proc/zoneinfo, where PID is 1\n")
+    assert said.count("\n") == 1
