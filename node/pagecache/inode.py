@@ -119,8 +119,8 @@ def remove_from_cache(state: "State", inode: int, index: int) -> None:
     put_page(state, pfn)
 
 
-@entry
-def truncate_pages(state: "State", inode: int, first: int) -> int:
+@kernel
+def truncate_inode_pages(state: "State", inode: int, first: int) -> int:
     """Drop the pages from number ``first`` on, which no area maps; return how many there were."""
     nr_pages = 0
     index = radix_next(state, inode, first)
@@ -132,12 +132,18 @@ def truncate_pages(state: "State", inode: int, first: int) -> int:
 
 
 @entry
+def truncate_pages(state: "State", inode: int, first: int) -> int:
+    """Drop the pages from number ``first`` on, which no area maps; return how many there were."""
+    return truncate_inode_pages(state, inode, first)
+
+
+@entry
 def put_inode(state: "State", inode: int) -> int:
     """One user of the file less; with the last, it goes, and its pages with it; return 0."""
     record = state.inode[inode]
     record.refcount -= 1
     if record.refcount == 0:
-        truncate_pages(state, inode, 0)
+        truncate_inode_pages(state, inode, 0)
         uncommit(state, record.nr_committed)
         pool_free(state, Pool.INODE, inode)
     return 0
