@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, Request
 from node.errno import Errno
-from node.joints import do_mmap, munmap, put_inode, try_to_unmap
-from node.pagecache.inode import new_inode_record, truncate_pages
+from node.joints import do_mmap, munmap, new_shmem_inode, put_inode, try_to_unmap
+from node.pagecache.inode import new_inode_record, truncate_inode_pages
 from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find, radix_next
-from node.pagecache.shmem import new_shmem_inode
 from node.pool import Pool
 from node.vm.commit import Overcommit, uncommit, vm_enough_memory
 from node.vm.mmap import MapFlag, page_align
@@ -257,7 +256,7 @@ def shm_truncate(state: "State", inode: int, size: int) -> int:
     while index != NIL:
         try_to_unmap(state, radix_find(state, inode, index), 0)
         index = radix_next(state, inode, index + 1)
-    truncate_pages(state, inode, nr_pages)
+    truncate_inode_pages(state, inode, nr_pages)
     record.nr_pages = nr_pages
     record.shm_bytes = size
     return 0

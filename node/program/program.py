@@ -21,6 +21,7 @@ from node.program.accesses import ACCESS_COMMANDS, SLICED
 from node.program.areas import AREA_COMMANDS
 from node.program.background import Background
 from node.program.controller import CONTROLLER
+from node.program.execs import EXEC_COMMANDS
 from node.program.names import check_text
 from node.program.processes import PROCESS_COMMANDS
 from node.program.room import check_room
@@ -36,6 +37,7 @@ PROCESS: Final[dict[str, Callable[[Run, Command, Process], None]]] = {
     **AREA_COMMANDS,
     **ACCESS_COMMANDS,
     **PROCESS_COMMANDS,
+    **EXEC_COMMANDS,
 }
 
 

@@ -78,7 +78,7 @@ def exec_mm(state: "State", mm_index: int, program: Executable, *, is_shared: bo
     for name in _INHERITED:
         setattr(state.mm[new], name, int(getattr(state.mm[mm_index], name)))
     try:
-        _set_up_stack(state, new)
+        set_up_stack(state, new)
         _load(state, new, program)
     except ExecError:
         exit_mmap(state, new)
@@ -111,8 +111,11 @@ def _write(state: "State", mm_index: int, vaddr: int) -> None:
 # --- stack ----------------------------------------------------------------------------------------------
 
 
-def _set_up_stack(state: "State", mm_index: int) -> None:
-    """Make the stack, write its page of arguments, and lay mappings below the room that it may come to need."""
+def set_up_stack(state: "State", mm_index: int) -> None:
+    """Make the stack, write its page of arguments, and lay mappings below the room that it may come to need.
+
+    Raises ``ExecError`` without memory or room.
+    """
     mm = state.mm[mm_index]
     top = int(state.knob[Knob.TASK_SIZE])
     limit = int(mm.stack_limit)
