@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from node.counters import Knob, KsmStat, VmEvent, VmStat
+from node.counters import Current, Knob, KsmStat, VmEvent, VmStat
 from node.hw.pte import PFN_MASK, Pte
 from node.phys.page import PageFlag
 from node.pool import Pool
@@ -80,9 +80,24 @@ def sharing_zero(state: "State") -> int:
 
 
 def leaf_entries(state: "State", mm_index: int) -> "tuple[Words, Words]":
-    """Return the virtual page numbers and the entries, present or swapped, of an address space, ascending."""
+    """Return the virtual page numbers and the entries, present or swapped, of an address space, ascending.
+
+    An entry that maps a huge page stands for 512.
+    """
     mappings = mappings_of(state, np.array([mm_index], np.int64))
-    return mappings.vpn, mappings.pte
+    if not len(mappings.large_pte):
+        return mappings.vpn, mappings.pte
+    number = np.arange(ENTRIES_PER_TABLE)
+    vpn = np.concatenate([mappings.vpn, (mappings.large_vpn[:, None] + number).ravel()])
+    pte = (mappings.large_pte & ~Pte.HUGE)[:, None] + (number << PAGE_SHIFT)
+    order = np.argsort(vpn, kind="stable")
+    return vpn[order], np.concatenate([mappings.pte, pte.ravel()])[order]
+
+
+def nr_huge_mappings(state: "State", mm_index: int) -> int:
+    """Return how many transparent huge pages an address space maps whole, the page of zeroes aside."""
+    heads = mappings_of(state, np.array([mm_index], np.int64)).huge_heads
+    return int(np.count_nonzero(state.page["page_flags"][heads] & PageFlag.HUGE))
 
 
 def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[str, int]:
@@ -94,6 +109,14 @@ def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[s
     pages = np.asarray(state.page)[(present >> PAGE_SHIFT) & PFN_MASK]
     flags = pages["page_flags"]
     zero = (flags & PageFlag.ZERO_PAGE) != 0
+    pfn = (present >> PAGE_SHIFT) & PFN_MASK
+    zero_head = int(state.current[Current.HUGE_ZERO_PFN])
+    huge_zero = zero & (pfn >= zero_head) & (pfn < zero_head + ENTRIES_PER_TABLE) & (zero_head != 0)
+    huge = (flags & PageFlag.HUGE) != 0
+    heads = np.asarray(state.page)[np.where(huge, pages["head"], 0)]
+    whole = np.where(heads["page_flags"] & PageFlag.DOUBLE_MAP, heads["huge_mapcount"] - 1, heads["huge_mapcount"])
+    mapcount = pages["mapcount"] + np.where(huge, whole, 0)
+    in_tail = huge & (pages["head"] != pfn)  # whose own flags in kpageflags are few
 
     def flagged(flag: PageFlag) -> int:
         return int(np.count_nonzero(flags & flag))
@@ -102,15 +125,15 @@ def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[s
         "pages": (end - start) >> PAGE_SHIFT,
         "present": len(present),
         "swapped": len(entries) - len(present),
-        "exclusive": int(np.count_nonzero((pages["mapcount"] == 1) & ~zero)),
+        "exclusive": int(np.count_nonzero((mapcount == 1) & ~zero)),
         "ksm": flagged(PageFlag.KSM),
         "zero_page": int(np.count_nonzero(zero)),
         "anon": flagged(PageFlag.ANON),
         "active": flagged(PageFlag.ACTIVE),
         "lru": flagged(PageFlag.LRU),
         "swapcache": flagged(PageFlag.SWAPCACHE),
-        "swapbacked": flagged(PageFlag.ANON),
-        "thp": 0,
+        "swapbacked": int(np.count_nonzero(flags & PageFlag.ANON) - np.count_nonzero(in_tail)),
+        "thp": int(np.count_nonzero(huge | huge_zero)),
         "file_or_shared": 0,
         "unevictable": flagged(PageFlag.UNEVICTABLE),
     }
@@ -123,6 +146,7 @@ def process(state: "State", mm_index: int) -> dict[str, int]:
         "minflt": mm.minflt,
         "majflt": mm.majflt,
         "smaps.Anonymous": mm.nr_anon * PAGE_KIB,
+        "smaps.AnonHugePages": nr_huge_mappings(state, mm_index) * ENTRIES_PER_TABLE * PAGE_KIB,
         "smaps.Swap": mm.nr_swap * PAGE_KIB,
         "VmSwap": mm.nr_swap * PAGE_KIB,
         "VmPTE": mm.nr_page_tables * PAGE_KIB,
