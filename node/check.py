@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from node.check_partial import PartialCase, partial_case
 from node.golden_file import Golden, GoldenError, load_golden
-from node.golden_harness import harness_figures
+from node.golden_harness import harness_figures, with_levels_at_boot
 from node.golden_layout import LayoutError, recorded_start
 from node.golden_machine import machine_of, unmodelled_settings, warnings_of
 from node.golden_write import value_of, workload_of, written_golden
@@ -146,6 +146,7 @@ def run_case(case: Case) -> tuple[CaseResult, Golden]:
         raise GoldenError(f"{case.path}: not a recording: it lacks {error}") from None
     except (ProgramError, LayoutError, ValueError) as error:
         raise GoldenError(f"{case.path}: {error}") from None
+    result.snapshots = with_levels_at_boot(golden, result.snapshots)
     ours = [name for name, _ in result.snapshots]
     recorded = [snapshot["name"] for snapshot in golden["snapshots"]]
     if ours != (recorded[: len(ours)] if case.partial and case.partial.up_to else recorded):

@@ -27,6 +27,7 @@ from node.phys.reserved_check import check_reserved
 from node.reclaim.lru_check import check_lru
 from node.state import State
 from node.swap.swap_check import check_swap
+from node.vm.area_check import check_areas
 from node.vm.mappings import all_mappings
 from node.vm.vm_check import check_vm
 
@@ -42,7 +43,7 @@ def violations(state: State) -> list[str]:
         if wrong:
             return wrong
     mappings = all_mappings(state)
-    wrong = check_vm(state, mappings, held_anon_vmas(state))
+    wrong = check_vm(state, mappings, held_anon_vmas(state)) or check_areas(state)
     if wrong:
         return wrong
     return (

@@ -610,6 +610,12 @@ def page_referenced(state: "State", pfn: int) -> int:
 
 
 @declare("node.vm.rmap_walk")
+def page_mkclean(state: "State", pfn: int) -> int:
+    """Clear dirty and write bits of all page-table entries that map a file's page; return how many had one."""
+    raise NotImplementedError
+
+
+@declare("node.vm.rmap_walk")
 def move_mappings(state: "State", pfn: int, to: int) -> int:
     """Let every page-table entry that maps frame ``pfn`` map ``to``; return how many there were."""
     raise NotImplementedError
@@ -648,6 +654,12 @@ def populate_area(state: "State", vma: int, start: int, end: int, write: int) ->
 @declare("node.pagecache.inode")
 def get_inode(state: "State", inode: int) -> int:
     """One more area maps the file, or has it open; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.pagecache.inode")
+def is_regular_file(state: "State", inode: int) -> int:
+    """Return whether an inode is of a file on a disk, not of shared memory."""
     raise NotImplementedError
 
 

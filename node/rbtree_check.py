@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from node.state import State
 
 
-def tree_in_order(state: "State", tree: Tree) -> tuple[list[int], list[str]]:
+def tree_in_order(state: "State", tree: int, name: str = "") -> tuple[list[int], list[str]]:
     """Return a tree's nodes from left to right, and one line for each thing that is wrong with its shape."""
-    name = f"{tree.name} tree"
+    name = name or f"{Tree(tree).name} tree"
     root = int(state.rb_root[tree])
     if root == NIL:
         return [], []

@@ -55,6 +55,15 @@ def _map_page(state: "State", vma_index: int, position: int, vaddr: int, pte: in
 
 
 @kernel
+def _cached_page(state: "State", inode: int, index: int) -> int:
+    """Return the frame of a page that is in the cache, or 0; files are, whole (node/pagecache/inode.py)."""
+    if state.inode[inode].kind == InodeKind.SHMEM:
+        return radix_find(state, inode, index)
+    pfn = page_of_file(state, inode, index)
+    return 0 if pfn == NIL else pfn
+
+
+@kernel
 def _fault_around(state: "State", vma_index: int, position: int, vaddr: int) -> int:
     """Map the cached pages around a fault that no entry maps; return whether the page asked for is among them."""
     vma = state.vma[vma_index]
@@ -71,7 +80,7 @@ def _fault_around(state: "State", vma_index: int, position: int, vaddr: int) -> 
         if index >= nr_pages:
             break
         place = position + ((at - vaddr) >> PAGE_SHIFT)
-        pfn = radix_find(state, vma.inode, index) if state.pt_word[place] == 0 else 0
+        pfn = _cached_page(state, vma.inode, index) if state.pt_word[place] == 0 else 0
         if pfn != 0:
             _map_page(state, vma_index, place, at, make_pte(pfn, bits))
             if at == vaddr:

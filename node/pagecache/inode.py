@@ -8,8 +8,8 @@ mapping has, goes with the last area, and its pages go with it. A file's pages s
 
 Linux: include/linux/fs.h (struct inode, struct address_space), mm/filemap.c (__filemap_add_folio,
 delete_from_page_cache).
-# Differs from Linux: a file's contents are resident once used; nothing is read, written or dropped (the page cache is
-to come).
+# Differs from Linux: a file's contents are resident, as if read long ago; a frame for a page is taken at its first use.
+Nothing is read, written or dropped (the page cache is to come).
 """
 
 from enum import IntEnum
@@ -93,6 +93,12 @@ def get_inode(state: "State", inode: int) -> int:
     return 0
 
 
+@entry
+def is_regular_file(state: "State", inode: int) -> int:
+    """Return whether an inode is of a file on a disk, not of shared memory."""
+    return 1 if state.inode[inode].kind == InodeKind.REGULAR else 0
+
+
 @kernel
 def remove_from_cache(state: "State", inode: int, index: int) -> None:
     """Take a page that nobody maps out of its file, and let go of it (delete_from_page_cache)."""
@@ -121,6 +127,12 @@ def truncate_inode_pages(state: "State", inode: int, first: int) -> int:
         nr_pages += 1
         index = radix_next(state, inode, index + 1)
     return nr_pages
+
+
+@entry
+def truncate_pages(state: "State", inode: int, first: int) -> int:
+    """Drop the pages from number ``first`` on, which no area maps; return how many there were."""
+    return truncate_inode_pages(state, inode, first)
 
 
 @entry

@@ -55,17 +55,33 @@ def _new_node(state: "State", parent: int, place: int) -> int:
 def _raise_tree(state: "State", inode: int) -> int:
     """Put one more level on top; return 0, or NIL if there is no node left."""
     root = state.inode[inode]
-    node = _new_node(state, 0, 0)
-    if node == NIL:
-        return NIL
     if root.radix_root:
+        node = _new_node(state, 0, 0)
+        if node == NIL:
+            return NIL
         state.radix_slot[node << RADIX_SHIFT] = root.radix_root
         state.radix_node[node].nr_used = 1
         if root.radix_height > 0:
             state.radix_node[root.radix_root].parent = node
-    root.radix_root = node
+        root.radix_root = node
     root.radix_height += 1
     return 0
+
+
+@kernel
+def _free_empty(state: "State", inode: int, node: int) -> None:
+    """Take away a node and those above it, as long as they hold nothing."""
+    while state.radix_node[node].nr_used == 0:
+        parent = state.radix_node[node].parent
+        place = state.radix_node[node].place
+        pool_free(state, Pool.RADIX_NODE, node)
+        if parent == 0:
+            state.inode[inode].radix_root = 0
+            state.inode[inode].radix_height = 0
+            return
+        state.radix_slot[parent << RADIX_SHIFT | place] = 0
+        state.radix_node[parent].nr_used -= 1
+        node = parent
 
 
 @kernel
@@ -112,6 +128,7 @@ def radix_insert(state: "State", inode: int, index: int, pfn: int) -> int:
         if below == 0:
             below = _new_node(state, node, place)
             if below == NIL:
+                _free_empty(state, inode, node)
                 return NIL
             state.radix_slot[node << RADIX_SHIFT | place] = below
             state.radix_node[node].nr_used += 1
@@ -135,17 +152,7 @@ def radix_erase(state: "State", inode: int, index: int) -> None:
         node = state.radix_slot[node << RADIX_SHIFT | index >> (height * RADIX_SHIFT) & RADIX_MASK]
     state.radix_slot[node << RADIX_SHIFT | index & RADIX_MASK] = 0
     state.radix_node[node].nr_used -= 1
-    while state.radix_node[node].nr_used == 0:
-        parent = state.radix_node[node].parent
-        place = state.radix_node[node].place
-        pool_free(state, Pool.RADIX_NODE, node)
-        if parent == 0:
-            root.radix_root = 0
-            root.radix_height = 0
-            return
-        state.radix_slot[parent << RADIX_SHIFT | place] = 0
-        state.radix_node[parent].nr_used -= 1
-        node = parent
+    _free_empty(state, inode, node)
 
 
 @kernel

@@ -1,5 +1,6 @@
 """What a process does with its memory: read, write and fill pages."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from node.touch import Fill, access_pages, access_random_pages, fill_pages
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
 from shared.wrap64 import to_signed
 
+SLICE_PAGES: Final = 16  # of a command in the background, before another process may go on
 REPEATED_BYTE: Final = 0x0101010101010101
 
 
@@ -30,7 +32,8 @@ def access_pages_of(run: Run, command: Command, process: Process, pages: Pages, 
         raise command.fail(f"{command.process} was killed: no area, no right or no memory")
 
 
-def _read_or_write(run: Run, command: Command, process: Process) -> None:
+def access_steps(run: Run, command: Command, process: Process) -> Iterator[None]:
+    """Read or write what the command says, slice by slice."""
     write = command.verb == "write"
     flags = set(command.words[1:])
     if unknown := flags - {"rand", "back"}:
@@ -49,12 +52,18 @@ def _read_or_write(run: Run, command: Command, process: Process) -> None:
         return
     stride = command.number("stride", PAGE_SIZE)
     nr_pages = -(-(end - start) // stride)
+    first, step = (start + (nr_pages - 1) * stride, -stride) if "back" in flags else (start, stride)
+    slice_pages = SLICE_PAGES if command.background else nr_pages
     for _ in range(command.number("loops", 1)):
-        if "back" in flags:
-            last = start + (nr_pages - 1) * stride
-            access_pages_of(run, command, process, Pages(last, nr_pages, -stride), write=write)
-        else:
-            access_pages_of(run, command, process, Pages(start, nr_pages, stride), write=write)
+        for done in range(0, nr_pages, max(slice_pages, 1)):
+            pages = Pages(first + done * step, min(slice_pages, nr_pages - done), step)
+            access_pages_of(run, command, process, pages, write=write)
+            yield
+
+
+def _read_or_write(run: Run, command: Command, process: Process) -> None:
+    for _ in access_steps(run, command, process):
+        pass
 
 
 def _fill(run: Run, command: Command, process: Process) -> None:
@@ -91,6 +100,7 @@ def _pattern(command: Command, pattern: str, values: list[int]) -> tuple[int, in
     raise command.fail(f"{command.words[1]!r} is none of zero const:B uniq:S mod:K:S same:S half:S text:S")
 
 
+SLICED = {"read": access_steps, "write": access_steps}
 ACCESS_COMMANDS = {
     "read": _read_or_write,
     "write": _read_or_write,

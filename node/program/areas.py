@@ -5,6 +5,7 @@ from typing import Final
 from node.counters import Knob, Request
 from node.errno import Errno
 from node.hw.paging import PagingMode
+from node.pagecache.dirty import msync
 from node.program.accesses import Pages, access_pages_of
 from node.program.run import Mapping, Process, Run, mapping_range
 from node.program.text import Command
@@ -99,7 +100,10 @@ def _brkgrow(run: Run, command: Command, process: Process) -> None:
     start = int(run.state.mm[process.mm].brk)
     if brk(run.state, process.mm, start + size) != start + size:
         raise command.fail(f"brk by {size} bytes failed")
-    process.mappings[command.words[0]] = Mapping(start, start + size)
+    name = command.words[0]
+    if name in process.mappings and process.mappings[name].end == start:
+        start = process.mappings[name].start  # the heap that the name stands for has grown
+    process.mappings[name] = Mapping(start, int(run.state.mm[process.mm].brk))
 
 
 def _munmap(run: Run, command: Command, process: Process) -> None:
@@ -118,6 +122,13 @@ def _mprotect(run: Run, command: Command, process: Process) -> None:
         raise command.fail(f"mprotect failed{_because(error)}")
 
 
+def _msync(run: Run, command: Command, process: Process) -> None:
+    _, _, start, end = mapping_range(command, process)
+    error = msync(run.state, process.mm, start, end)
+    if error:
+        raise command.fail(f"msync failed{_because(error)}")
+
+
 def _madvise(run: Run, command: Command, process: Process) -> None:
     advice = Advice[command.word(1, "an advice").upper()]
     _, _, start, end = mapping_range(command, process)
@@ -133,6 +144,7 @@ AREA_COMMANDS = {
     "mmap": _mmap,
     "munmap": _munmap,
     "mprotect": _mprotect,
+    "msync": _msync,
     "brk": _brkgrow,
     "brkgrow": _brkgrow,
     "madvise": _madvise,

@@ -30,7 +30,7 @@ def _spawn(run: Run, command: Command) -> None:
     mm_index = run.harness.spawn()
     if mm_index == NIL:
         raise command.fail("spawn failed: no memory")
-    run.processes[name] = Process(mm_index)
+    run.add(name, Process(mm_index))
 
 
 def _snapshot(run: Run, command: Command) -> None:

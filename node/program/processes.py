@@ -12,7 +12,7 @@ def _fork(run: Run, command: Command, process: Process) -> None:
     child = fork_mm(run.state, process.mm)
     if child == NIL:
         raise command.fail("fork failed: no memory")
-    run.processes[name] = Process(child, dict(process.mappings))
+    run.add(name, Process(child, dict(process.mappings)))
     run.harness.forked(process.mm, child)
 
 

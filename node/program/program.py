@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from node.golden_harness import GoldenHarness, HarnessFigures
 from node.golden_layout import RecordedStart
-from node.program.accesses import ACCESS_COMMANDS
+from node.program.accesses import ACCESS_COMMANDS, SLICED
 from node.program.areas import AREA_COMMANDS
+from node.program.background import Background
 from node.program.controller import CONTROLLER
 from node.program.names import check_text
 from node.program.processes import PROCESS_COMMANDS
@@ -28,6 +29,7 @@ from node.program.words import unmodelled, without
 if TYPE_CHECKING:
     from node.state import State
 
+WAIT: Final = "wait"
 PROCESS: Final[dict[str, Callable[[Run, Command, Process], None]]] = {
     **AREA_COMMANDS,
     **ACCESS_COMMANDS,
@@ -91,21 +93,39 @@ class Program:
             state,
             GoldenHarness(state, start, figures) if as_recorded else PlainDriver(state, self.text.files()),
         )
+        background = Background(run)
         for command in self.commands():
-            _do(run, command)
+            _do(run, background, command)
+        background.finish()
         return run.result
 
 
 def _table(command: Command) -> Container[str]:
-    return PROCESS if command.process else CONTROLLER
+    return PROCESS if command.process else {*CONTROLLER, WAIT}
 
 
-def _do(run: Run, command: Command) -> None:
+def _steps(run: Run, command: Command, process: Process) -> Iterator[None]:
+    """Return a process's command as slices of work."""
+    run.harness.before_command(process.mm)
+    if command.verb in SLICED:
+        yield from SLICED[command.verb](run, command, process)
+    else:
+        PROCESS[command.verb](run, command, process)
+
+
+def _do(run: Run, background: Background, command: Command) -> None:
     if not command.process:
+        if command.verb == WAIT:
+            background.wait(command.words[0])
+            return
         run.become(run.harness.controller)
         CONTROLLER[command.verb](run, command)
         return
     process = run.process(command, command.process)
+    background.refuse_busy(command)
+    if command.background:
+        background.start(command, process, _steps(run, command, process))
+        return
     run.become(process.mm)
     run.harness.before_command(process.mm)
     PROCESS[command.verb](run, command, process)

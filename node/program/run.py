@@ -44,6 +44,7 @@ class Process:
     mm: int
     mappings: dict[str, Mapping] = field(default_factory=dict)
     alive: bool = True
+    cpu: int = 0  # where its commands in the background run
 
 
 @dataclass(slots=True)
@@ -97,8 +98,15 @@ class Run:
         self.harness = harness
         self.processes: dict[str, Process] = {}
         self.inodes: dict[str, int] = {}  # of the files that the program has used
+        self.nr_started = 0
         self.result = ProgramResult()
         self.snapshot("boot")
+
+    def add(self, name: str, process: Process) -> None:
+        """Give a process a name, and a CPU."""
+        process.cpu = self.nr_started % int(self.state.knob[Knob.NR_CPUS])
+        self.nr_started += 1
+        self.processes[name] = process
 
     def inode(self, command: Command, path: str) -> int:
         """Return the inode of a file. Raises ``ProgramError`` if there is no such file."""

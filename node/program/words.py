@@ -85,7 +85,6 @@ MODELLED_ADVICE: Final = (
 )
 LATER: Final = frozenset(
     {
-        BACKGROUND,
         "spawn cg=",
         "spawn oom=",
         *(f"madvise {advice}" for advice in ADVICE.split("|") if advice not in MODELLED_ADVICE),
@@ -285,7 +284,7 @@ def unmodelled(command: Command, modelled: Container[str]) -> list[str]:
     """Return the names of what a command needs that is not modelled; ``modelled`` has the verbs that are."""
     if command.verb not in modelled:
         path = f" {command.words[0]}" if command.verb == "set" else ""
-        return [command.verb + path, *([BACKGROUND] if command.background else [])]
+        return [command.verb + path]
     return [name for name, _ in _features(command) if name in LATER]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from node.counters import Knob, Request
 from node.errno import Errno
 from node.hw.paging import PagingMode
-from node.joints import get_inode, new_shmem_inode, populate_range, put_inode
+from node.joints import get_inode, is_regular_file, new_shmem_inode, populate_range, put_inode
 from node.rb_max import largest_below
 from node.tree_nodes import mm_root, vma_base
 from node.vm.commit import (
@@ -31,8 +31,8 @@ from node.vm.commit import (
 from node.vm.nommu import nommu_mmap
 from node.vm.unmap import unmap_area
 from node.vm.vma import VmFlag, area_at_or_below, find_vma, link_vma, new_vma, start_gap
-from node.vm.vma_adjust import isolate_range, merge_vma
-from shared.constants import INT64_MAX, NIL, PAGE_SHIFT, PAGE_SIZE
+from node.vm.vma_adjust import isolate_range, merge_mapped
+from shared.constants import HUGE_PAGE_SIZE, INT64_MAX, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
@@ -127,6 +127,23 @@ def range_is_free(state: "State", mm_index: int, start: int, end: int) -> int:
 
 
 @kernel
+def _huge_aligned_area(state: "State", mm_index: int, length: int) -> int:
+    """Return a place for a file of a disk where its 2 MiB lie at 2 MiB, so that huge pages could map it; or NIL.
+
+    File systems ask for that whether huge pages are enabled or not (mm/huge_memory.c: thp_get_unmapped_area).
+    """
+    inode = state.request[Request.A4]
+    if inode == 0 or not is_regular_file(state, inode):
+        return NIL
+    offset = state.request[Request.A5] << PAGE_SHIFT
+    aligned = (offset + HUGE_PAGE_SIZE - 1) & -HUGE_PAGE_SIZE
+    if offset + length - aligned < HUGE_PAGE_SIZE:
+        return NIL
+    start = unmapped_area(state, mm_index, length + HUGE_PAGE_SIZE, PAGE_SIZE)
+    return start if start == NIL else start + ((offset - start) & (HUGE_PAGE_SIZE - 1))
+
+
+@kernel
 def _choose_address(state: "State", mm_index: int, length: int, align: int) -> int:
     """Return where a mapping goes (get_unmapped_area): where it is asked to, else where there is room; or Errno."""
     hint = state.request[Request.A0]
@@ -137,14 +154,40 @@ def _choose_address(state: "State", mm_index: int, length: int, align: int) -> i
         if hint & (PAGE_SIZE - 1):
             return Errno.EINVAL
         return hint if 0 <= hint <= end_of_space - length else Errno.ENOMEM
-    hint = page_align(hint)
+    hint &= -PAGE_SIZE
+    if hint:
+        hint = max(hint, page_align(state.knob[Knob.MMAP_MIN_ADDR]))  # round_hint_to_min
     if hint and hint <= end_of_space - length and range_is_free(state, mm_index, hint, hint + length):
         return hint
-    start = unmapped_area(state, mm_index, length, align)
+    start = _huge_aligned_area(state, mm_index, length)
+    if start == NIL:
+        start = unmapped_area(state, mm_index, length, align)
     return Errno.ENOMEM if start == NIL else start
 
 
 # --- mmap -----------------------------------------------------------------------------------------------
+
+
+@kernel
+def count_pages_of_areas(state: "State", mm_index: int, start: int, end: int) -> int:
+    """Return how many pages of [start, end) areas cover (count_vma_pages_range)."""
+    nr_pages = 0
+    index = find_vma(state, mm_index, start)
+    while index != NIL and state.vma[index].start < end:
+        vma = state.vma[index]
+        nr_pages += (min(vma.end, end) - max(vma.start, start)) >> PAGE_SHIFT
+        index = vma.next
+    return nr_pages
+
+
+@kernel
+def _fits_limits(state: "State", mm_index: int, start: int, end: int, vm_flags: int) -> int:
+    """Return whether the limits allow an area [start, end), in place of what is there."""
+    nr_pages = (end - start) >> PAGE_SHIFT
+    if may_expand_vm(state, mm_index, vm_flags, nr_pages):
+        return 1
+    nr_replaced = count_pages_of_areas(state, mm_index, start, end)
+    return may_expand_vm(state, mm_index, vm_flags, nr_pages - nr_replaced)
 
 
 @kernel
@@ -153,7 +196,7 @@ def _map_region(state: "State", mm_index: int, start: int, end: int, vm_flags: i
     inode = state.request[Request.A4]
     pgoff = state.request[Request.A5]
     nr_pages = (end - start) >> PAGE_SHIFT
-    if not may_expand_vm(state, mm_index, vm_flags, nr_pages):
+    if not _fits_limits(state, mm_index, start, end, vm_flags):
         return Errno.ENOMEM
     if _unmap_range(state, mm_index, start, end) < 0:
         return Errno.ENOMEM
@@ -181,7 +224,7 @@ def _map_region(state: "State", mm_index: int, start: int, end: int, vm_flags: i
     vm_stat_account(state, mm_index, vm_flags, nr_pages)
     if vm_flags & VmFlag.LOCKED:
         state.mm[mm_index].locked_vm += nr_pages
-    return merge_vma(state, index)
+    return merge_mapped(state, index)
 
 
 @kernel

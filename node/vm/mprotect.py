@@ -33,7 +33,7 @@ RIGHTS = VmFlag.READ | VmFlag.WRITE | VmFlag.EXEC
 @kernel
 def _may_be_written(state: "State", pte: int, vm_flags: int) -> int:
     """Return whether an entry of an area that may be written needs no fault for it (can_change_pte_writable)."""
-    if not vm_flags & VmFlag.WRITE or not pte & Pte.DIRTY or not pte & Pte.PRESENT:
+    if not vm_flags & VmFlag.WRITE or not pte & Pte.DIRTY:
         return 0
     page_flags = state.page[pte_pfn(pte)].page_flags
     if vm_flags & VmFlag.SHARED:
@@ -48,9 +48,9 @@ def _protected(state: "State", pte: int, vm_flags: int) -> int:
     if not vm_flags & RIGHTS:
         return (pte & ~(Pte.PRESENT | Pte.WRITE)) | PROT_NONE
     pte &= ~(Pte.WRITE | state.knob[Knob.NX_BIT])
-    if pte & PROT_NONE:
+    if not pte & Pte.PRESENT:
         pte = (pte & ~PROT_NONE) | Pte.PRESENT
-    elif _may_be_written(state, pte, vm_flags):
+    if _may_be_written(state, pte, vm_flags):
         pte |= Pte.WRITE
     return pte if vm_flags & VmFlag.EXEC else pte | state.knob[Knob.NX_BIT]
 

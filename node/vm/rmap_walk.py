@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Knob
 from node.hw.page_table import pte_position
-from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, make_pte, make_swap_pte, pte_pfn
+from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, make_swap_pte, pte_pfn
 from node.joints import dup_swap_entry, note_view_change, swap_out_table
 from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
@@ -31,7 +31,9 @@ from shared.views import View
 if TYPE_CHECKING:
     from node.state import State
 
-LOOK: Final = NIL  # at the accessed bit: work of a walk over a frame's mappings
+# Work of a walk over a frame's mappings, beside a swap slot and the complement of a frame.
+LOOK: Final = NIL  # at the accessed bit
+CLEAN: Final = NIL + 1
 
 
 @kernel
@@ -66,10 +68,21 @@ def _move_one(state: "State", mm_index: int, position: int, vaddr: int, to: int)
 
 
 @kernel
+def _clean_one(state: "State", mm_index: int, position: int, vaddr: int) -> int:
+    """Write-protect an entry of a page that becomes clean; return whether it was dirty or writable."""
+    pte = state.pt_word[position]
+    if not pte & (Pte.DIRTY | Pte.WRITE):
+        return 0
+    state.pt_word[position] = pte & ~(Pte.DIRTY | Pte.WRITE)
+    flush_tlb_page(state, mm_index, vaddr)
+    return 1
+
+
+@kernel
 def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> int:
     """Do the walk's work at ``vaddr`` of one VMA, if it maps the frame there; return whether it counted.
 
-    ``work`` is LOOK for the accessed bit, a swap slot to unmap for, or the complement of a frame to map instead.
+    ``work`` is LOOK, CLEAN, a swap slot to unmap for, or the complement of a frame to map instead.
     """
     vma = state.vma[vma_index]
     if not vma.start <= vaddr < vma.end:
@@ -79,13 +92,15 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> i
     if position == NIL:
         return 0
     pte = state.pt_word[position]
-    if not pte & Pte.PRESENT or pte_pfn(pte) != pfn:
+    if pte == 0 or is_swap_pte(pte) or pte_pfn(pte) != pfn:
         return 0
     if work >= 0:
         _unmap_one(state, mm_index, position, vaddr, work)
         if state.knob[Knob.PAGEABLE_TABLES]:
             swap_out_table(state, mm_index, vaddr)
         return 1
+    if work == CLEAN:
+        return _clean_one(state, mm_index, position, vaddr)
     if work != LOOK:
         _move_one(state, mm_index, position, vaddr, ~work)
         return 1
@@ -169,6 +184,12 @@ def try_to_unmap(state: "State", pfn: int, swap_slot: int) -> int:
 def page_referenced(state: "State", pfn: int) -> int:
     """Count, and clear, the accessed bits of all page-table entries that map the frame."""
     return _walk_frame(state, pfn, LOOK)
+
+
+@entry
+def page_mkclean(state: "State", pfn: int) -> int:
+    """Clear dirty and write bits of all page-table entries that map a file's page; return how many had one."""
+    return _walk_frame(state, pfn, CLEAN)
 
 
 @entry

@@ -177,6 +177,31 @@ def merge_vma(state: "State", index: int) -> int:
 
 
 @kernel
+def merge_mapped(state: "State", index: int) -> int:
+    """Merge an area just mapped: with the one above if that can be, then with the one below (mmap_region).
+
+    So where the two cannot be one, it goes to the upper; a change of flags goes to the lower (``merge_vma``).
+    """
+    above = state.vma[index].next
+    if (
+        above != NIL
+        and _alike(state, index, above)
+        and _takes_in(state, above, index)
+        and _absorb(state, above, index) != NIL
+    ):
+        index = above
+    below = state.vma[index].prev
+    if (
+        below != NIL
+        and _alike(state, below, index)
+        and _takes_in(state, below, index)
+        and _absorb(state, below, index) != NIL
+    ):
+        return below
+    return index
+
+
+@kernel
 def change_flags(state: "State", index: int, vm_flags: int) -> int:
     """Give a whole area other flags and merge it; return the area that is there now."""
     state.vma[index].vm_flags = vm_flags

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from node.check import GoldenError, check_files
+from node.check_report import Telling, check_files
+from node.golden_file import GoldenError
 from tests.kernel.errors import BootError, RecordError
 from tests.kernel.record import Recorder
 from tests.kernel.script import load_workload
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path = folder / f"{workload.name}.json"
                 path.write_text(json.dumps(golden))
                 paths.append(path)
-            return check_files(paths, sys.stdout.write, json=False)
+            return check_files(paths, sys.stdout.write, Telling())
     except RecordError as error:
         sys.stderr.write(f"compare: {error}\n")
         return 2

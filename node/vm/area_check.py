@@ -1,0 +1,256 @@
+"""What must hold of areas' trees and of what is counted of areas, at any time when no kernel runs.
+
+    - an address space's tree has the areas of its list, and each knows its gap and the largest below it
+    - a file's tree has the areas that map it; its pages are those of its radix tree
+    - an anon_vma's tree or list has the chains that lead to it; it counts the areas that fill it, and its children
+    - an address space's sizes are its areas', and Committed_AS is what areas and shared memory have promised
+
+Written apart from the kernels: everything is computed anew from the areas.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from node.counters import Knob, VmStat
+from node.findings import differ, each, used_records, walk_list
+from node.pagecache.inode import InodeKind
+from node.pagecache.radix_tree import RADIX_SHIFT, RADIX_SLOTS
+from node.phys.page import PageFlag
+from node.pool import Pool
+from node.rbtree_check import tree_in_order
+from node.tree_nodes import anon_vma_root, chain_base, file_vma_base, inode_root, mm_root, vma_base
+from node.vm.anon_vma import RmapWalk
+from node.vm.mappings import living_mms
+from node.vm.vma import VmFlag
+from shared.constants import NIL, PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from node.state import State
+
+_PRIVATE_WRITE: Final = VmFlag.WRITE | VmFlag.SHARED | VmFlag.GROWSDOWN
+_CODE: Final = VmFlag.EXEC | VmFlag.WRITE | VmFlag.GROWSDOWN
+
+
+def check_areas(state: "State") -> list[str]:
+    """Return one line for each thing that is wrong with the trees and counts of areas; their lists are in order."""
+    wrong: list[str] = []
+    for mm_index in living_mms(state).tolist():
+        wrong += _check_mm_tree(state, mm_index) + _check_sizes(state, mm_index)
+    wrong += _check_files(state) + _check_anon_vmas(state)
+    return wrong + _check_committed(state)
+
+
+def _areas_of(state: "State", mm_index: int) -> list[int]:
+    following = state.vma["next"][: state.pool[Pool.VMA].mark].tolist()
+    return walk_list(int(state.mm[mm_index].first_vma), following)
+
+
+def _all_areas(state: "State") -> list[int]:
+    return [int(index) for index in np.flatnonzero(used_records(state, Pool.VMA))]
+
+
+def _check_largest(state: "State", name: str, order: list[int]) -> list[str]:
+    """Check of every node of a tree that it knows the largest value below it."""
+
+    def largest(node: int) -> int:
+        if node == NIL:
+            return NIL
+        links = state.rb_node[node]
+        return max(int(state.rb_max[node].own), found.get(links.left, NIL), found.get(links.right, NIL))
+
+    found: dict[int, int] = {}
+    for node in sorted(order, key=lambda node: -_depth(state, node)):
+        found[node] = largest(node)
+    return each(
+        [node for node in order if state.rb_max[node].largest != found[node]],
+        lambda node: f"{name}: node {node}.largest: is {state.rb_max[node].largest}, not {found[node]}",
+    )
+
+
+def _depth(state: "State", node: int) -> int:
+    depth = 0
+    while node != NIL:
+        node = int(state.rb_node[node].parent)
+        depth += 1
+    return depth
+
+
+def _check_tree(state: "State", name: str, tree: int, expected: dict[int, tuple[int, int]]) -> list[str]:
+    """Check that a tree has these nodes, with these keys and values of their own."""
+    order, wrong = tree_in_order(state, tree, name)
+    if wrong:
+        return wrong
+    if set(order) != set(expected):
+        odd = sorted(set(order) ^ set(expected))
+        return [f"{name}: node {odd[0]} is in it and should not be, or is not and should"]
+    found = [(int(state.rb_node[node].key), int(state.rb_max[node].own)) for node in order]
+    if sorted(key for key, _ in found) != [key for key, _ in found]:
+        wrong.append(f"{name}: is not in order")
+    wrong += [
+        f"{name}: node {node} has {has} as key and own, not {expected[node]}"
+        for node, has in zip(order, found, strict=True)
+        if has != expected[node]
+    ]
+    return wrong + _check_largest(state, name, order)
+
+
+# --- address spaces -------------------------------------------------------------------------------------
+
+
+def _start_gap(state: "State", index: int) -> int:
+    vma = state.vma[index]
+    guard = int(state.knob[Knob.STACK_GUARD_PAGES]) << PAGE_SHIFT
+    return max(int(vma.start) - guard, 0) if vma.vm_flags & VmFlag.GROWSDOWN else int(vma.start)
+
+
+def _check_mm_tree(state: "State", mm_index: int) -> list[str]:
+    base = vma_base(state)
+    expected = {}
+    behind = 0
+    members = _areas_of(state, mm_index)
+    for index in members:
+        expected[base + index] = (int(state.vma[index].start), _start_gap(state, index) - behind)
+        behind = int(state.vma[index].end)
+    wrong = _check_tree(state, f"tree of mm {mm_index}", mm_root(mm_index), expected)
+    last = int(state.mm[mm_index].last_found)
+    if last != NIL and last not in members:
+        wrong.append(f"mm {mm_index}.last_found: is area {last}, which is not its own")
+    return wrong
+
+
+def _check_sizes(state: "State", mm_index: int) -> list[str]:
+    sizes = dict.fromkeys(("total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm"), 0)
+    for index in _areas_of(state, mm_index):
+        vma = state.vma[index]
+        nr_pages = (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
+        sizes["total_vm"] += nr_pages
+        if vma.vm_flags & VmFlag.LOCKED:
+            sizes["locked_vm"] += nr_pages
+        if vma.vm_flags & _CODE == VmFlag.EXEC:
+            sizes["exec_vm"] += nr_pages
+        elif vma.vm_flags & VmFlag.GROWSDOWN:
+            sizes["stack_vm"] += nr_pages
+        elif vma.vm_flags & _PRIVATE_WRITE == VmFlag.WRITE:
+            sizes["data_vm"] += nr_pages
+    wrong: list[str] = []
+    for name, nr_pages in sizes.items():
+        wrong += differ(
+            f"mm {mm_index}.{name}", int(getattr(state.mm[mm_index], name)), nr_pages, "pages of its areas"
+        )
+    return wrong
+
+
+def _check_committed(state: "State") -> list[str]:
+    promised = 0
+    for index in _all_areas(state):
+        vma = state.vma[index]
+        if vma.vm_flags & VmFlag.ACCOUNT:
+            promised += (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
+    for inode in np.flatnonzero(used_records(state, Pool.INODE)):
+        promised += int(state.inode[int(inode)].nr_committed)
+    return differ("NR_COMMITTED", int(state.vm_stat[VmStat.NR_COMMITTED]), promised, "pages promised")
+
+
+# --- files ----------------------------------------------------------------------------------------------
+
+
+def _pages_of_file(state: "State", inode: int) -> dict[int, int]:
+    """Return the frames of a file's tree by page number."""
+    root = state.inode[inode]
+    level = {0: int(root.radix_root)} if root.radix_root else {}
+    for _ in range(int(root.radix_height)):
+        level = {
+            index << RADIX_SHIFT | slot: int(state.radix_slot[node << RADIX_SHIFT | slot])
+            for index, node in level.items()
+            for slot in range(RADIX_SLOTS)
+            if state.radix_slot[node << RADIX_SHIFT | slot]
+        }
+    return level
+
+
+def _check_files(state: "State") -> list[str]:
+    base = file_vma_base(state)
+    by_inode: dict[int, dict[int, tuple[int, int]]] = {}
+    for index in _all_areas(state):
+        vma = state.vma[index]
+        if vma.inode:
+            nr_pages = (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
+            key = int(vma.pgoff), int(vma.pgoff) + nr_pages - 1
+            by_inode.setdefault(int(vma.inode), {})[base + index] = key
+    inodes = [int(inode) for inode in np.flatnonzero(used_records(state, Pool.INODE))]
+    wrong = [f"area maps inode {inode}, which is none" for inode in by_inode if inode not in inodes]
+    nr_cached = dict.fromkeys(InodeKind, 0)
+    for inode in inodes:
+        record = state.inode[inode]
+        users = by_inode.get(inode, {})
+        name = f"inode {inode}"
+        wrong += _check_tree(state, f"tree of {name}", inode_root(state, inode), users)
+        if record.refcount < max(len(users), 1):
+            wrong.append(f"{name}.refcount: is {record.refcount}, but {len(users)} areas map it")
+        pages = _pages_of_file(state, inode)
+        wrong += differ(f"{name}.nr_cached", int(record.nr_cached), len(pages), "pages in its tree")
+        nr_cached[InodeKind(int(record.kind))] += len(pages)
+        for index, pfn in pages.items():
+            page = state.page[pfn]
+            if not page.page_flags & PageFlag.CACHED or (page.mapping, page.index) != (inode, index):
+                wrong.append(f"{name}, page {index}: frame {pfn} does not say that it is that page")
+    wrong += differ("NR_SHMEM", int(state.vm_stat[VmStat.NR_SHMEM]), nr_cached[InodeKind.SHMEM], "in trees")
+    file_pages = int(state.vm_stat[VmStat.NR_FILE_PAGES])
+    return wrong + differ("NR_FILE_PAGES", file_pages, sum(nr_cached.values()), "pages of files in trees")
+
+
+# --- anon_vmas ------------------------------------------------------------------------------------------
+
+
+def _check_anon_vmas(state: "State") -> list[str]:
+    base = chain_base(state)
+    following = state.anon_vma_chain["next_of_vma"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
+    by_anon_vma: dict[int, dict[int, tuple[int, int]]] = {}
+    fills: dict[int, int] = {}
+    wrong: list[str] = []
+    for index in _all_areas(state):
+        vma = state.vma[index]
+        nr_pages = (int(vma.end) - int(vma.start)) >> PAGE_SHIFT
+        mine = set()
+        for chain in walk_list(int(vma.first_chain), following):
+            anon_vma = int(state.anon_vma_chain[chain].anon_vma)
+            mine.add(anon_vma)
+            key = int(vma.pgoff), int(vma.pgoff) + nr_pages - 1
+            by_anon_vma.setdefault(anon_vma, {})[base + chain] = key
+        if vma.anon_vma:
+            fills[int(vma.anon_vma)] = fills.get(int(vma.anon_vma), 0) + 1
+            if vma.anon_vma not in mine:
+                wrong.append(f"area {index}: fills anon_vma {vma.anon_vma}, on which it does not hang")
+    nr_children: dict[int, int] = {}
+    for anon_vma in by_anon_vma:
+        parent = int(state.anon_vma[anon_vma].parent)
+        nr_children[parent] = nr_children.get(parent, 0) + 1
+    for index in np.flatnonzero(used_records(state, Pool.ANON_VMA)).tolist():
+        wrong += _check_anon_vma(state, index, by_anon_vma.get(index, {}))
+        record = state.anon_vma[int(index)]
+        name = f"anon_vma {index}"
+        wrong += differ(
+            f"{name}.nr_active_vmas", int(record.nr_active_vmas), fills.get(int(index), 0), "areas"
+        )
+        wrong += differ(
+            f"{name}.nr_children", int(record.nr_children), nr_children.get(int(index), 0), "found"
+        )
+    return wrong
+
+
+def _check_anon_vma(state: "State", index: int, chains: dict[int, tuple[int, int]]) -> list[str]:
+    """Check that an anon_vma finds exactly the chains that lead to it."""
+    name = f"anon_vma {index}"
+    if state.knob[Knob.RMAP_WALK] == RmapWalk.TREE:
+        return _check_tree(state, f"tree of {name}", anon_vma_root(state, index), chains)
+    following = state.anon_vma_chain["next"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
+    base = chain_base(state)
+    members = walk_list(int(state.anon_vma[index].first_chain), following)
+    if sorted(base + member for member in members) != sorted(chains):
+        return [f"{name}: its list has the chains {members}, not {sorted(node - base for node in chains)}"]
+    return [
+        f"{name}: chain {member} has {state.anon_vma_chain[member].prev} before it, not {before}"
+        for before, member in zip([NIL, *members], members, strict=False)
+        if state.anon_vma_chain[member].prev != before
+    ]
