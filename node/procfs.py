@@ -114,7 +114,9 @@ def mapping_pages(state: "State", mm_index: int, start: int, end: int) -> dict[s
     huge_zero = zero & (pfn >= zero_head) & (pfn < zero_head + ENTRIES_PER_TABLE) & (zero_head != 0)
     huge = (flags & PageFlag.HUGE) != 0
     heads = np.asarray(state.page)[np.where(huge, pages["head"], 0)]
-    whole = np.where(heads["page_flags"] & PageFlag.DOUBLE_MAP, heads["huge_mapcount"] - 1, heads["huge_mapcount"])
+    whole = np.where(
+        heads["page_flags"] & PageFlag.DOUBLE_MAP, heads["huge_mapcount"] - 1, heads["huge_mapcount"]
+    )
     mapcount = pages["mapcount"] + np.where(huge, whole, 0)
     in_tail = huge & (pages["head"] != pfn)  # whose own flags in kpageflags are few
 

@@ -251,7 +251,9 @@ def check_pageable_tables(spec: MachineSpec) -> None:
 def check_thp(spec: MachineSpec) -> None:
     """Raise ValueError, in one line, if the machine is to have huge pages and its page tables do not."""
     if spec.thp_enabled != "never" and spec.hw.paging not in ("pae", "4level", "5level"):
-        raise ValueError(f"thp.enabled: {spec.thp_enabled} needs huge pages of 2 MiB, not hw.paging {spec.hw.paging}")
+        raise ValueError(
+            f"thp.enabled: {spec.thp_enabled} needs huge pages of 2 MiB, not hw.paging {spec.hw.paging}"
+        )
 
 
 def check_zones(spec: MachineSpec) -> None:

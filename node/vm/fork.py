@@ -13,7 +13,15 @@ from node.counters import Knob, KsmStat
 from node.hw.page_table import pte_position
 from node.hw.paging import PagingMode
 from node.hw.pte import PROT_NONE, SWAP_ENTRY_EXCLUSIVE, Pte, pte_pfn, swap_pte_slot
-from node.joints import copy_huge_pmd, dup_swap_entry, exit_mmap, get_inode, ksm_enter, note_view_change, swap_in_table
+from node.joints import (
+    copy_huge_pmd,
+    dup_swap_entry,
+    exit_mmap,
+    get_inode,
+    ksm_enter,
+    note_view_change,
+    swap_in_table,
+)
 from node.kmap.flush_calls import flush_tlb_mm
 from node.phys.page import PageFlag
 from node.phys.page_alloc import compound_head

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from node.counters import Current
 from node.hw.pte import Pte, pte_pfn
 from node.phys.page import PageFlag
-from node.vm.huge_pmd import alloc_deposit, deposit_table, free_deposit, huge_position, is_huge_zero, note_huge_view
+from node.vm.huge_pmd import (
+    alloc_deposit,
+    deposit_table,
+    free_deposit,
+    huge_position,
+    is_huge_zero,
+    note_huge_view,
+)
 from node.vm.page_tables import pmd_alloc
 from shared.constants import ENTRIES_PER_TABLE, NIL
 from shared.jit import entry

@@ -56,7 +56,11 @@ class ThpDefrag(IntEnum):
 @kernel
 def huge_pages_exist(state: "State") -> int:
     """Return whether some entry of the machine may map a transparent huge page."""
-    return 1 if state.vm_stat[VmStat.NR_ANON_TRANSPARENT_HUGEPAGES] or state.current[Current.HUGE_ZERO_USERS] else 0
+    return (
+        1
+        if state.vm_stat[VmStat.NR_ANON_TRANSPARENT_HUGEPAGES] or state.current[Current.HUGE_ZERO_USERS]
+        else 0
+    )
 
 
 @kernel
