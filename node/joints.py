@@ -741,7 +741,7 @@ def change_huge_pmd(state: "State", vma_index: int, vaddr: int) -> int:
     raise NotImplementedError
 
 
-@declare("node.vm.khugepaged")
+@declare("node.fault.khugepaged")
 def khugepaged_slice(state: "State", limit_ps: int) -> int:
     """Let khugepaged scan until it has done its share or its clock passes ``limit_ps``; return 0."""
     raise NotImplementedError

@@ -15,7 +15,7 @@ A huge page fits where its whole 2 MiB, aligned, lie in one area.
 
 The files of this mechanism: node/fault/huge.py (faults), node/vm/huge_pmd.py (entries and their deposited tables),
 huge_rmap.py (counts, the deferred queue), huge_split.py (an entry), huge_page_split.py (a page), huge_zero.py,
-huge_fork.py, khugepaged.py.
+huge_fork.py, huge_protect.py; node/fault/khugepaged.py and collapse.py make huge pages of small ones.
 
 Linux: mm/huge_memory.c (hugepage_vma_check, vma_thp_gfp_mask), include/linux/huge_mm.h (transhuge_vma_suitable).
 # Differs from Linux: only anonymous memory gets huge pages, none of shmem; 32-bit paging has none.

@@ -5,16 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.counters import Current, Knob, VmEvent, VmStat
+from node.fault.collapse import Scan, collapse_range
+from node.fault.khugepaged import khugepaged_slice
 from node.hw.pte import Pte
 from node.invariants import check
 from node.joints import shrink_huge, split_huge_page
+from node.ksm.ksmd import ksm_do_scan
 from node.phys.page import PageFlag
 from node.procfs import mapping_pages, process
 from node.vm.madvise import Advice, madvise
 from node.vm.mprotect import mprotect
 from node.vm.thp import ThpDefrag, ThpMode
 from node.vm.vma import VmFlag
-from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SIZE
+from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, INT64_MAX, NIL, PAGE_SIZE
 from tests.models.page_tables import NR_LEVELS, entries_on_the_way, frame_of
 from tests.node.vm_machine import READ_WRITE, VmMachine
 
@@ -208,9 +211,53 @@ def test_huge_pages_are_split_and_swapped_out_under_pressure() -> None:
     check(machine.state)
 
 
+def test_khugepaged_collapses_small_pages_and_keeps_what_they_held(machine: HugeMachine) -> None:
+    machine.state.knob[Knob.THP_ENABLED] = ThpMode.NEVER
+    mm, vaddr = written_huge(machine, 2)
+    for page in range(1, HUGE, 7):
+        machine.write(mm, vaddr + page * PAGE_SIZE, page % 200 + 3)
+    held = [machine.content(mm, vaddr + page * PAGE_SIZE) for page in range(1, HUGE, 7)]
+    machine.state.knob[Knob.THP_ENABLED] = ThpMode.ALWAYS
+    machine.state.mm[mm].hugepage = 1
+    machine.state.current[Current.CLOCK_PS] = 0
+    khugepaged_slice(machine.state, INT64_MAX)
+    assert machine.event(VmEvent.THP_COLLAPSE_ALLOC) == 2
+    assert machine.stat(VmStat.NR_ANON_TRANSPARENT_HUGEPAGES) == 2
+    assert machine.stat(VmStat.NR_ANON_PAGES) == 2 * HUGE
+    assert [machine.content(mm, vaddr + page * PAGE_SIZE) for page in range(1, HUGE, 7)] == held
+    check(machine.state)
+    machine.exit(mm)
+    check(machine.state)
+
+
+def test_khugepaged_leaves_ranges_with_too_few_pages(machine: HugeMachine) -> None:
+    machine.state.knob[Knob.THP_ENABLED] = ThpMode.NEVER
+    mm, vaddr = written_huge(machine)
+    machine.write(mm, vaddr + PAGE_SIZE, 3)
+    machine.state.knob[Knob.THP_ENABLED] = ThpMode.ALWAYS
+    machine.state.knob[Knob.KHUGEPAGED_MAX_PTES_NONE] = HUGE - 3
+    assert collapse_range(machine.state, mm, vaddr) == Scan.FAIL
+    assert machine.event(VmEvent.THP_SCAN_EXCEED_NONE_PTE) == 1
+    machine.state.knob[Knob.KHUGEPAGED_MAX_PTES_NONE] = HUGE - 2
+    assert collapse_range(machine.state, mm, vaddr) == Scan.SUCCEED
+    check(machine.state)
+
+
+def test_ksmd_splits_a_huge_page_before_it_merges(machine: HugeMachine) -> None:
+    mm, vaddr = written_huge(machine, 2)
+    for number in range(2):
+        machine.write(mm, vaddr + number * HUGE_PAGE_SIZE + PAGE_SIZE, 99)
+    assert madvise(machine.state, mm, vaddr, vaddr + 2 * HUGE_PAGE_SIZE, Advice.MERGEABLE) == 0
+    for _ in range(4):
+        ksm_do_scan(machine.state, 2 * HUGE)
+    assert machine.event(VmEvent.THP_SPLIT_PAGE) == 2
+    assert machine.frame(mm, vaddr + PAGE_SIZE) == machine.frame(mm, vaddr + HUGE_PAGE_SIZE + PAGE_SIZE)
+    check(machine.state)
+
+
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "read", "unmap", "protect", "unprotect", "dontneed", "fork", "exit", "split"]),
+        st.sampled_from(["write", "read", "unmap", "protect", "unprotect", "dontneed", "fork", "exit", "split", "collapse"]),
         st.integers(0, 3),
         st.integers(0, 2 * HUGE - 1),
         st.sampled_from([1, 3, 100, HUGE, 2 * HUGE]),
@@ -261,6 +308,9 @@ def test_any_sequence_of_steps_keeps_what_was_written(steps: list[tuple[str, int
             continue
         elif kind == "split":
             shrink_huge(machine.state, 0)
+        elif kind == "collapse" and set(range(HUGE)) <= mapped[mm]:
+            if set(range(HUGE)) <= writable[mm]:
+                collapse_range(machine.state, mm, vaddr)
         if kind in ("unmap", "dontneed"):
             for gone in span:
                 if kind == "unmap" or set(span) <= mapped[mm]:
