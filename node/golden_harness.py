@@ -20,6 +20,7 @@ the start: ``with_levels_at_boot`` adds what the recording's own first snapshot 
 """
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import Knob, Request, VmEvent
@@ -96,7 +97,7 @@ def _early_reuses(golden: dict[str, Any]) -> int:
     """
     lines = golden.get("workload", ())
     deltas = {one["name"]: one.get("delta_from_previous", {}) for one in golden.get("snapshots", ())}
-    for line, behind in zip(lines, lines[1:], strict=False):
+    for line, behind in pairwise(lines):
         if ": fork " in line and behind.startswith("snapshot "):
             reuses = deltas.get(behind.split()[1], {}).get("vmstat.pgreuse", 1)
             reuses = reuses if isinstance(reuses, int) else reuses[1]

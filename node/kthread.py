@@ -1,4 +1,4 @@
-"""Kernel threads, ksmd, kswapd, kcompactd, khugepaged and SLAB's reaper: tasks with clocks of their own, beside those of the CPUs.
+"""Kernel threads, ksmd, kswapd, kcompactd, khugepaged, SLAB's reaper: tasks with clocks of their own, not the CPUs'.
 
 A thread's ``clock_ps`` is the time at which it runs next: the end of its sleep, or where its last slice
 ended, or ASLEEP until somebody wakes it. The one that is furthest behind runs, until it passes the next by

@@ -64,6 +64,20 @@ def _is_free_to_move(state: "State", pfn: int) -> int:
 
 
 @kernel
+def _too_many_shared(state: "State", pfn: int, nr_shared: int) -> int:
+    if page_mapcount(state, pfn) <= 1 or nr_shared < state.knob[Knob.KHUGEPAGED_MAX_PTES_SHARED]:
+        return 0
+    state.vm_event[VmEvent.THP_SCAN_EXCEED_SHARE_PTE] += 1
+    return 1
+
+
+@kernel
+def _was_used(state: "State", pte: int) -> int:
+    holder = state.page[compound_head(state, pte_pfn(pte))]
+    return 1 if pte & Pte.ACCESSED or holder.page_flags & PageFlag.REFERENCED else 0
+
+
+@kernel
 def _look(state: "State", position: int, max_swap: int) -> int:
     """Return whether the 512 entries from ``position`` on may be collapsed; -1 if some have to be read in first."""
     nr_none = 0
@@ -87,17 +101,11 @@ def _look(state: "State", position: int, max_swap: int) -> int:
                 return 0
             continue
         pfn = pte_pfn(pte)
-        if page_mapcount(state, pfn) > 1:
-            nr_shared += 1
-            if nr_shared > state.knob[Knob.KHUGEPAGED_MAX_PTES_SHARED]:
-                state.vm_event[VmEvent.THP_SCAN_EXCEED_SHARE_PTE] += 1
-                return 0
-        if not pte & Pte.PRESENT or not _is_free_to_move(state, pfn):
+        if _too_many_shared(state, pfn, nr_shared) or not _is_free_to_move(state, pfn):
             return 0
-        if pte & Pte.WRITE:
-            writable = 1
-        if pte & Pte.ACCESSED or state.page[compound_head(state, pfn)].page_flags & PageFlag.REFERENCED:
-            nr_used += 1
+        nr_shared += 1 if page_mapcount(state, pfn) > 1 else 0
+        writable |= pte & Pte.WRITE
+        nr_used += _was_used(state, pte)
     if not writable or nr_used == 0 or (nr_swap and nr_used < ENTRIES_PER_TABLE // 2):
         return 0
     return -1 if nr_swap else 1

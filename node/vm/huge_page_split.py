@@ -1,8 +1,8 @@
 """Splitting a huge page: 512 small pages take its place, each with what maps it, and what is unmapped is free again.
 
     every PMD entry that maps it is split (huge_split.py); then the frames part:
-        head  [ HUGE refs = all entries + the caller's ]      ->   512 pages, each with the references of its own entries
-        LRU   .. head ..                                      ->   .. 511 510 ... 1 head ..     frames nobody maps: freed
+        head   references of all entries, and the caller's    ->   512 pages, each with those of its own entries
+        LRU    .. head ..                                     ->   .. 511 510 ... 1 head ..; what nobody maps is freed
 
 Only entries may refer to it, besides the caller: anybody else's pin makes the split fail. Reclaim splits the huge pages
 that wait in the deferred queue, and those that it would swap out; ksmd splits before it merges.
@@ -211,9 +211,8 @@ def _share(freeable: int, priority: int) -> int:
 def shrink_huge(state: "State", priority: int) -> int:
     """Give reclaim what huge pages hold for nothing: unmapped parts, and the huge page of zeroes; return how many."""
     nr_done = 0
-    if state.current[Current.HUGE_ZERO_PFN] and not state.current[Current.HUGE_ZERO_USERS]:
-        if _share(ENTRIES_PER_TABLE, priority):
-            nr_done += free_unused_huge_zero(state)
+    if not state.current[Current.HUGE_ZERO_USERS] and _share(ENTRIES_PER_TABLE, priority):
+        nr_done += free_unused_huge_zero(state)
     nr_deferred = state.current[Current.NR_DEFERRED]
     if nr_deferred:
         nr_done += _scan_deferred(state, _share(nr_deferred, priority))

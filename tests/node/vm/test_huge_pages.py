@@ -255,67 +255,112 @@ def test_ksmd_splits_a_huge_page_before_it_merges(machine: HugeMachine) -> None:
     check(machine.state)
 
 
+class Model:
+    """What each process may read and write of two huge pages' range, and what it wrote there."""
+
+    def __init__(self) -> None:
+        self.machine = HugeMachine()
+        first = self.machine.spawn()
+        self.vaddr = self.machine.map_aligned(first, 2 * HUGE)
+        self.written: dict[int, dict[int, int]] = {first: {}}
+        self.mapped = {first: set(range(2 * HUGE))}
+        self.writable = {first: set(range(2 * HUGE))}
+        self.value = 0
+
+    def address(self, page: int) -> int:
+        return self.vaddr + page * PAGE_SIZE
+
+    def write(self, mm: int, span: range) -> None:
+        page = span.start
+        if page in self.mapped[mm] & self.writable[mm]:
+            self.value += 1
+            self.machine.write(mm, self.address(page), self.value)
+            self.written[mm][page] = self.machine.content(mm, self.address(page))
+
+    def read(self, mm: int, span: range) -> None:
+        if span.start in self.mapped[mm]:
+            self.machine.read(mm, self.address(span.start))
+
+    def unmap(self, mm: int, span: range) -> None:
+        self.machine.unmap(mm, self.address(span.start), len(span))
+        self.mapped[mm] -= set(span)
+        self.forget(mm, span)
+
+    def forget(self, mm: int, span: range) -> None:
+        for page in span:
+            self.written[mm].pop(page, None)
+
+    def rights(self, mm: int, span: range, rights: int) -> None:
+        if set(span) <= self.mapped[mm]:
+            state = self.machine.state
+            assert mprotect(state, mm, self.address(span.start), self.address(span.stop), rights) == 0
+
+    def protect(self, mm: int, span: range) -> None:
+        self.rights(mm, span, VmFlag.READ)
+        if set(span) <= self.mapped[mm]:
+            self.writable[mm] -= set(span)
+
+    def unprotect(self, mm: int, span: range) -> None:
+        self.rights(mm, span, READ_WRITE)
+        if set(span) <= self.mapped[mm]:
+            self.writable[mm] |= set(span)
+
+    def hide(self, mm: int, span: range) -> None:
+        """Forbid all, and allow all again: entries keep their frames meanwhile."""
+        if set(span) <= self.mapped[mm]:
+            self.rights(mm, span, 0)
+            check(self.machine.state)
+            self.unprotect(mm, span)
+
+    def dontneed(self, mm: int, span: range) -> None:
+        if set(span) <= self.mapped[mm]:
+            start, end = self.address(span.start), self.address(span.stop)
+            assert madvise(self.machine.state, mm, start, end, Advice.DONTNEED) == 0
+            self.forget(mm, span)
+
+    def fork(self, mm: int, _span: range) -> None:
+        if len(self.written) < 4:
+            child = self.machine.fork(mm)
+            self.mapped[child] = set(self.mapped[mm])
+            self.writable[child] = set(self.writable[mm])
+            self.written[child] = dict(self.written[mm])
+
+    def exit(self, mm: int, _span: range) -> None:
+        if len(self.written) > 1:
+            self.machine.exit(mm)
+            del self.written[mm], self.mapped[mm], self.writable[mm]
+
+    def split(self, _mm: int, _span: range) -> None:
+        shrink_huge(self.machine.state, 0)
+
+    def collapse(self, mm: int, _span: range) -> None:
+        if set(range(HUGE)) <= self.mapped[mm] & self.writable[mm]:
+            collapse_range(self.machine.state, mm, self.vaddr)
+
+    def check(self) -> None:
+        check(self.machine.state)
+        for mm, contents in self.written.items():
+            for page, content in contents.items():
+                assert self.machine.content(mm, self.address(page)) == content
+
+
+KINDS = "write read unmap protect unprotect hide dontneed fork exit split collapse".split()
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "read", "unmap", "protect", "unprotect", "dontneed", "fork", "exit", "split", "collapse"]),
+        st.sampled_from(KINDS),
         st.integers(0, 3),
-        st.integers(0, 2 * HUGE - 1),
+        st.sampled_from([0, 1, 200, HUGE - 1, HUGE, HUGE + 7, 2 * HUGE - 1]),
         st.sampled_from([1, 3, 100, HUGE, 2 * HUGE]),
     ),
     max_size=14,
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_any_sequence_of_steps_keeps_what_was_written(steps: list[tuple[str, int, int, int]]) -> None:
-    machine = HugeMachine()
-    first = machine.spawn()
-    vaddr = machine.map_aligned(first, 2 * HUGE)
-    written: dict[int, dict[int, int]] = {first: {}}
-    mapped = {first: set(range(2 * HUGE))}
-    writable = {first: set(range(2 * HUGE))}
-    value = 0
+    model = Model()
     for kind, which, page, nr_pages in steps:
-        mms = list(written)
-        mm = mms[which % len(mms)]
-        nr_pages = min(nr_pages, 2 * HUGE - page)
-        span = range(page, page + nr_pages)
-        start, end = vaddr + page * PAGE_SIZE, vaddr + (page + nr_pages) * PAGE_SIZE
-        if kind == "write" and page in mapped[mm] & writable[mm]:
-            value += 1
-            machine.write(mm, start, value)
-            written[mm][page] = machine.content(mm, start)
-        elif kind == "read" and page in mapped[mm]:
-            machine.read(mm, start)
-        elif kind == "unmap":
-            machine.unmap(mm, start, nr_pages)
-            mapped[mm] -= set(span)
-        elif kind in ("protect", "unprotect") and set(span) <= mapped[mm]:
-            rights = READ_WRITE if kind == "unprotect" else VmFlag.READ
-            assert mprotect(machine.state, mm, start, end, rights) == 0
-            writable[mm] = writable[mm] | set(span) if kind == "unprotect" else writable[mm] - set(span)
-        elif kind == "dontneed" and set(span) <= mapped[mm]:
-            assert madvise(machine.state, mm, start, end, Advice.DONTNEED) == 0
-        elif kind == "fork" and len(mms) < 4:
-            child = machine.fork(mm)
-            for record in (mapped, writable):
-                record[child] = set(record[mm])
-            written[child] = dict(written[mm])
-        elif kind == "exit" and len(mms) > 1:
-            machine.exit(mm)
-            del written[mm], mapped[mm], writable[mm]
-            continue
-        elif kind == "split":
-            shrink_huge(machine.state, 0)
-        elif kind == "collapse" and set(range(HUGE)) <= mapped[mm]:
-            if set(range(HUGE)) <= writable[mm]:
-                collapse_range(machine.state, mm, vaddr)
-        if kind in ("unmap", "dontneed"):
-            for gone in span:
-                if kind == "unmap" or set(span) <= mapped[mm]:
-                    written[mm].pop(gone, None)
-        check(machine.state)
-        for process_mm, contents in written.items():
-            for at, content in contents.items():
-                assert machine.content(process_mm, vaddr + at * PAGE_SIZE) == content
+        mms = list(model.written)
+        getattr(model, kind)(mms[which % len(mms)], range(page, min(page + nr_pages, 2 * HUGE)))
+        model.check()
