@@ -344,7 +344,19 @@ class Model:
                 assert self.machine.content(mm, self.address(page)) == content
 
 
-KINDS = "write read unmap protect unprotect hide dontneed fork exit split collapse".split()
+KINDS = [
+    "write",
+    "read",
+    "unmap",
+    "protect",
+    "unprotect",
+    "hide",
+    "dontneed",
+    "fork",
+    "exit",
+    "split",
+    "collapse",
+]
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(KINDS),
