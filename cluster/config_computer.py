@@ -21,7 +21,7 @@ from cluster.config_values import (
     Switch,
     in_pages,
 )
-from node.spec import GuestRam, MachineSpec, NumaSpec, SwapSpec, check_pageable_tables, check_zones
+from node.spec import GuestRam, MachineSpec, NumaSpec, SwapSpec, check_pageable_tables, check_thp, check_zones
 from shared.constants import HUGE_PAGE_SIZE, PAGE_SIZE
 
 
@@ -94,6 +94,28 @@ class Ksm(Strict):
         return self
 
 
+class Khugepaged(Strict):
+    """Files of /sys/kernel/mm/transparent_hugepage/khugepaged."""
+
+    defrag: Switch = 1
+    pages_to_scan: int = Field(4096, ge=1, le=MAX_INT)
+    scan_sleep_millisecs: int = Field(10000, ge=0, le=MAX_INT)
+    alloc_sleep_millisecs: int = Field(60000, ge=0, le=MAX_INT)
+    max_ptes_none: int = Field(511, ge=0, le=511)
+    max_ptes_swap: int = Field(64, ge=0, le=511)
+    max_ptes_shared: int = Field(256, ge=0, le=511)
+
+
+class Thp(Strict):
+    """Files of /sys/kernel/mm/transparent_hugepage."""
+
+    enabled: Literal["always", "madvise", "never"] = "never"
+    """Debian's default is always."""
+    defrag: Literal["always", "defer", "defer+madvise", "madvise", "never"] = "madvise"
+    use_zero_page: Switch = 1
+    khugepaged: Khugepaged = Khugepaged()
+
+
 class SwapDevice(Strict):
     """A swap device that is none of the presets."""
 
@@ -131,6 +153,8 @@ class Computer(Strict):
     device_memory: Annotated[Bytes, Field(ge=0, le=MAX_MEMORY_BYTES), AfterValidator(in_pages)] = 0
     """Memory of the zone DEVICE, besides the RAM."""
     ksm: Ksm = Ksm(run=0)
+    thp: Thp = Thp()
+    """Transparent huge pages; on a host, of its guests' memory too."""
     swap: Swap | None = None
     hw: Hardware = Hardware()
     era: Era | None = None
@@ -152,6 +176,7 @@ class Computer(Strict):
         spec = MachineSpec(
             memory_bytes=self.memory,
             pageable_tables=self.vm.pageable_tables,
+            thp_enabled=self.thp.enabled,
             swap=None if self.swap is None else SwapSpec(self.swap.size),
             guests=(GuestRam(self.memory),) if self.runs_guests else (),
             cpus=self.cpus,
@@ -160,5 +185,6 @@ class Computer(Strict):
         )
         spec = spec.with_hw(**self.hw.keys())
         check_pageable_tables(spec)
+        check_thp(spec)
         check_zones(spec)
         return self

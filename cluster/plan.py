@@ -15,7 +15,7 @@ from and what travels to an actor:
 
     every member  id, name, kind (host, guest, image, machine), seed, machine (its number, which with the seed
                   keys its random streams), epoch_ns, check_invariants
-    machine-like  memory_bytes, cpus, vm{}, ksm{}, swap{size_bytes, device} or None, era, hw{tlb{}, cost{},
+    machine-like  memory_bytes, cpus, vm{}, ksm{}, thp{}, swap{size_bytes, device} or None, era, hw{tlb{}, cost{},
                   clock_mhz, data_cache{mode, sets, ways, line_bytes}, and what else the scenario says of it by
                   the keys of node/hw/hardware.py:resolve_hw}; device is a preset's name or {latency_ns,
                   bandwidth_bytes_per_s, queue_depth}; allocator, slob_policy (None: the era's), slab_debug;
@@ -245,6 +245,7 @@ class _Planner:
             "movablecore_bytes": body.movablecore,
             "device_bytes": body.device_memory,
             "ksm": body.ksm.model_dump(),
+            "thp": body.thp.model_dump(),
             "swap": _swap(body.swap),
             "hw": _hardware(body.hw),
             "era": body.era or self.scenario.era,

@@ -6,7 +6,7 @@ every CPU starts in kernel mode on them.
 """
 
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 from node.alloc_traces import alloc_trace_lengths, nr_work_records
 from node.content import PATTERN_TABLE, generated, set_content
@@ -49,7 +49,7 @@ from node.pagecache.inode import MAX_INODES
 from node.pagecache.radix_tree import RADIX_SHIFT
 from node.phys.buddy import MAX_ORDER, NR_ORDERS, buddy_free
 from node.phys.compact_control import NR_COMPACTORS
-from node.phys.migrate_type import NR_MIGRATE_TYPES
+from node.phys.migrate_type import NR_MIGRATE_TYPES, NR_PCP_TYPES
 from node.phys.numa import default_distances
 from node.phys.page import PageFlag
 from node.phys.pcp import NR_PCP_LISTS
@@ -68,7 +68,7 @@ from node.rbtree import Tree
 from node.reclaim.lru import NR_LRU_LISTS
 from node.reclaim.scan_control import NR_RECLAIMERS
 from node.sched import DEFAULT_QUANTUM_PS, DEFAULT_TIME_SLICE_PS
-from node.spec import MachineSpec, SwapSpec, check_pageable_tables, check_zones
+from node.spec import MachineSpec, SwapSpec, check_pageable_tables, check_thp, check_zones
 from node.state import State
 from node.swap.slots import nr_clusters, setup_swap_area
 from node.swap.swap_map import allocate_swap_map
@@ -76,9 +76,10 @@ from node.traces import trace_lengths
 from node.tree_nodes import NODE_POOLS, ROOT_POOLS
 from node.vm.anon_vma import RmapWalk
 from node.vm.mmu_gather import GATHER_PAGES, MAX_BATCHES
+from node.vm.thp import ThpDefrag, ThpMode
 from node.vm.vma import STACK_GUARD_PAGES, VmAreaStat, VmaSearch
 from node.work import MAX_ZIPF_WORDS
-from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_SIZE
+from shared.constants import ENTRIES_PER_TABLE, MIB, NIL, PAGE_KIB, PAGE_SIZE
 from shared.jit import entry
 from shared.streams import Purpose, Stream
 from shared.wrap64 import to_signed
@@ -93,6 +94,11 @@ ITEMS_PER_FRAME: Final = 4  # of machines that are no hosts: merged pages may be
 SPARE_RECORDS: Final = 65536
 SPARE_RADIX_NODES: Final = 1024
 PANIC_WORDS: Final = 4
+
+
+# Of set_recommended_min_free_kbytes: pageblocks of each zone, and lowmem is divided by this.
+FREE_PAGEBLOCKS: Final = 2
+MOST_MIN_FREE_SHARE: Final = 20
 
 
 def build_state(spec: MachineSpec) -> State:
@@ -150,6 +156,7 @@ def _check(spec: MachineSpec) -> None:
     check_hardware(spec.hw, spec.tlb, spec.memory_bytes)
     check_data_cache_spec(spec.data_cache)
     check_pageable_tables(spec)
+    check_thp(spec)
     check_zones(spec)
     slob_policy_of(spec.slob_policy, spec.hw.era)
     debug_flags_of(spec.slab_debug, allocator_of(spec.allocator, spec.hw.era))
@@ -346,6 +353,7 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
         Knob.FAULT_AROUND_PAGES: spec.fault_around_bytes // PAGE_SIZE,
         Knob.MMAP_MIN_ADDR: spec.mmap_min_addr,
         Knob.STACK_GUARD_PAGES: STACK_GUARD_PAGES,
+        **_thp_knobs(spec),
         Knob.QUANTUM_PS: DEFAULT_QUANTUM_PS,
         Knob.TIME_SLICE_PS: DEFAULT_TIME_SLICE_PS,
         Knob.IS_GUEST: int(spec.is_guest),
@@ -369,6 +377,22 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
     for knob, value in values.items():
         state.knob[knob] = value
     state.cost[:] = cost_table_ps(Fraction(spec.clock_ghz), spec.cost)
+
+
+def _thp_knobs(spec: MachineSpec) -> dict[Knob, int]:
+    khugepaged = spec.khugepaged
+    return {
+        Knob.THP_ENABLED: ThpMode[spec.thp_enabled.upper()],
+        Knob.THP_DEFRAG: ThpDefrag[spec.thp_defrag.upper().replace("+", "_")],
+        Knob.THP_USE_ZERO_PAGE: spec.thp_use_zero_page,
+        Knob.KHUGEPAGED_DEFRAG: khugepaged.defrag,
+        Knob.KHUGEPAGED_PAGES_TO_SCAN: khugepaged.pages_to_scan,
+        Knob.KHUGEPAGED_SCAN_SLEEP_MILLISECS: khugepaged.scan_sleep_millisecs,
+        Knob.KHUGEPAGED_ALLOC_SLEEP_MILLISECS: khugepaged.alloc_sleep_millisecs,
+        Knob.KHUGEPAGED_MAX_PTES_NONE: khugepaged.max_ptes_none,
+        Knob.KHUGEPAGED_MAX_PTES_SWAP: khugepaged.max_ptes_swap,
+        Knob.KHUGEPAGED_MAX_PTES_SHARED: khugepaged.max_ptes_shared,
+    }
 
 
 def _setup_pools(state: State, spec: MachineSpec) -> None:
@@ -450,6 +474,8 @@ def _setup_watermarks(state: State, spec: MachineSpec) -> None:
         default_min_free_kbytes(lowmem) if spec.min_free_kbytes is None else spec.min_free_kbytes
     )
     setup_watermarks(state)
+    if spec.thp_enabled != "never" and spec.min_free_kbytes is None:
+        _raise_min_free(state, zones)
     setup_lowmem_reserve(state, spec.lowmem_reserve_ratio)
     nr_local = [int((state.cpu["nid"] == nid).sum()) or spec.cpus for nid in range(spec.numa.nodes)]
     fraction = spec.percpu_pagelist_high_fraction
@@ -463,6 +489,17 @@ def _setup_watermarks(state: State, spec: MachineSpec) -> None:
                 else pcp_high(zone.low, nr_local[zone.nid], lists.batch)
             )
             lists.limit = lists.high
+
+
+def _raise_min_free(state: State, zones: list[Any]) -> None:
+    """Keep more memory free, so that huge pages can be had: set_recommended_min_free_kbytes of khugepaged.c."""
+    lowmem = [zone for zone in zones if zone.managed and zone.kind <= ZoneId.NORMAL]
+    free_buffer_pages = sum(max(zone.managed - zone.high, 0) for zone in lowmem)
+    recommended = PAGEBLOCK_PAGES * len(lowmem) * (FREE_PAGEBLOCKS + NR_PCP_TYPES * NR_PCP_TYPES)
+    kbytes = min(recommended, free_buffer_pages // MOST_MIN_FREE_SHARE) * PAGE_KIB
+    if kbytes > state.knob[Knob.MIN_FREE_KBYTES]:
+        state.knob[Knob.MIN_FREE_KBYTES] = kbytes
+        setup_watermarks(state)
 
 
 def _setup_lists(state: State) -> None:

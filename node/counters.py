@@ -53,6 +53,11 @@ class Current(IntEnum):
     GATHER_END = 20
     HUGE_ZERO_PFN = 21  # first frame of the huge page of zeroes, or 0: not made yet
     HUGE_ZERO_USERS = 22  # page tables that map it
+    DEFERRED_FIRST = 26  # of the queue of huge pages that are mapped in part (node/vm/huge_rmap.py)
+    DEFERRED_LAST = 27
+    NR_DEFERRED = 28
+    KHUGEPAGED_MM = 29  # where khugepaged goes on (node/vm/khugepaged.py)
+    KHUGEPAGED_VADDR = 30
     NR = 32
 
 

@@ -115,8 +115,8 @@ def lay_block(state: "State", pfn: int, order: int) -> int:
 
 
 @entry
-def keep_ready(state: "State", pfn: int, order: int) -> int:
-    """Put a block that is in use first on the list of this CPU that its pageblock's type names; return 0."""
+def keep_ready(state: "State", pfn: int, order: int, which_type: int) -> int:
+    """Put a block that is in use first on this CPU's list of a migrate type, NIL: its pageblock's; return 0."""
     page = state.page[pfn]
     for frame in range(pfn, pfn + (1 << order)):
         state.page[frame].page_flags = 0
@@ -124,7 +124,8 @@ def keep_ready(state: "State", pfn: int, order: int) -> int:
     page.order = order
     page.migrate_type = pageblock_type(state, pfn)
     index = pcp_index(state, zone_of(state, pfn))
-    push_frame(state, index, list_of(order, page.migrate_type), pfn)
+    wanted = page.migrate_type if which_type == NIL else which_type
+    push_frame(state, index, list_of(order, wanted), pfn)
     state.pcp[index].count += 1 << order
     return 0
 
@@ -256,16 +257,24 @@ class GoldenLayout:
         state.current[Current.CPU] = 0
         # The controller came last, so it has the highest of the frames in use. The last put is the first taken.
         pages = list(layout.in_use((MigrateType.MOVABLE,)))[-nr_pages:]
-        if len(pages) < nr_pages:
+        # Where there were no more movable pageblocks at hand, others' frames served it.
+        others = list(layout.in_use((MigrateType.UNMOVABLE, MigrateType.RECLAIMABLE)))
+        nr_others = nr_pages - len(pages)
+        if nr_others > len(others) // 2:
             raise LayoutError(f"pagetypeinfo: {len(pages)} movable frames in use are not {nr_pages}")
-        tables = list(layout.in_use((MigrateType.UNMOVABLE,)))
+        borrowed = others[len(others) - nr_others :] if nr_others else []
+        taken = set(borrowed)
+        tables = [pfn for pfn in layout.in_use((MigrateType.UNMOVABLE,)) if pfn not in taken]
         top_table = next(pfn for pfn in tables if pfn % 2 == 0 and pfn + 1 in tables)
         tables = [pfn for pfn in tables if pfn - top_table not in (0, 1)]
         tables = tables[:nr_unmovable]
-        self.on_lists = list(layout.in_use((MigrateType.RECLAIMABLE,)))[: self.nr_on_lists]
-        keep_ready(state, top_table, PGD_ORDER)
+        reclaimable = [pfn for pfn in layout.in_use((MigrateType.RECLAIMABLE,)) if pfn not in taken]
+        self.on_lists = reclaimable[: self.nr_on_lists]
+        keep_ready(state, top_table, PGD_ORDER, NIL)
         for pfn in (*reversed(tables), *reversed(pages)):
-            keep_ready(state, pfn, 0)
+            keep_ready(state, pfn, 0, NIL)
+        for pfn in reversed(borrowed):
+            keep_ready(state, pfn, 0, MigrateType.MOVABLE)
 
     def close(self) -> None:
         """Leave on the lists what they held, and make the kernel's what else the controller did not need."""
@@ -283,7 +292,7 @@ class GoldenLayout:
                 pcp_list.last = NIL
             state.pcp[index].count = 0
         for pfn in self.on_lists:
-            keep_ready(state, pfn, 0)
+            keep_ready(state, pfn, 0, NIL)
 
 
 def recorded_start(golden: dict[str, Any]) -> RecordedStart | None:

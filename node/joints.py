@@ -703,3 +703,69 @@ def exit_mmap(state: "State", mm: int) -> int:
 def note_view_change(state: "State", mm: int, vaddr: int, level: int) -> int:
     """On a host: tell a guest at the next border that its gfn's View is now ``level``; return 0."""
     raise NotImplementedError
+
+
+@declare("node.vm.huge_rmap")
+def free_huge_page(state: "State", pfn: int) -> int:
+    """Give back a transparent huge page that nobody refers to any more; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_rmap")
+def deferred_split_huge_page(state: "State", pfn: int) -> int:
+    """Let a huge page, a part of which is unmapped, wait to be split; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_pmd")
+def zap_huge_pmd(state: "State", mm_index: int, position: int, vaddr: int) -> int:
+    """Empty the entry at ``position``, which maps a transparent huge page whole; return 0. For an unmapping."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_split")
+def split_huge_at(state: "State", mm_index: int, vaddr: int) -> int:
+    """Split the huge entry that maps ``vaddr``, if one does; return whether."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_fork")
+def copy_huge_pmd(state: "State", child: int, parent: int, vaddr: int) -> int:
+    """Let a child map what the parent maps at ``vaddr`` by a huge page; return whether there is one, NIL: no memory."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_page_split")
+def split_huge_page(state: "State", pfn: int) -> int:
+    """Make 512 small pages of a huge page that the caller holds; return whether."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_page_split")
+def huge_page_referenced(state: "State", pfn: int) -> int:
+    """Count, and clear, the accessed bits of all entries that map a huge page or a part of it."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_page_split")
+def shrink_huge(state: "State", priority: int) -> int:
+    """Give reclaim what huge pages hold for nothing: unmapped parts, and the huge page of zeroes; return how many."""
+    raise NotImplementedError
+
+
+@declare("node.vm.huge_protect")
+def change_huge_pmd(state: "State", vma_index: int, vaddr: int) -> int:
+    """Give the huge entry at ``vaddr`` its area's rights, if it is one; return whether it lost some."""
+    raise NotImplementedError
+
+
+@declare("node.fault.khugepaged")
+def khugepaged_slice(state: "State", limit_ps: int) -> int:
+    """Let khugepaged scan until it has done its share or its clock passes ``limit_ps``; return 0."""
+    raise NotImplementedError
+
+
+@declare("node.fault.huge")
+def do_huge_fault(state: "State", vma_index: int, vaddr: int, access: int) -> int:
+    """Serve a fault where no table of the last level leads; return a VmFault, or NIL: small pages are to serve it."""
+    raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Kernel threads, ksmd, kswapd, kcompactd and SLAB's reaper: tasks with clocks of their own, beside those of the CPUs.
+"""Kernel threads, ksmd, kswapd, kcompactd, khugepaged, SLAB's reaper: tasks with clocks of their own, not the CPUs'.
 
 A thread's ``clock_ps`` is the time at which it runs next: the end of its sleep, or where its last slice
 ended, or ASLEEP until somebody wakes it. The one that is furthest behind runs, until it passes the next by
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Current, Knob
-from node.joints import kcompactd_slice, ksmd_slice, kswapd_slice, slab_reap_slice
+from node.joints import kcompactd_slice, khugepaged_slice, ksmd_slice, kswapd_slice, slab_reap_slice
 from shared.constants import INT64_MAX, NIL
 from shared.jit import entry, kernel
 
@@ -40,6 +40,7 @@ class Kthread(IntEnum):
     KSMD = 1
     SLAB_REAP = 2  # the work that each CPU's events thread does for node/kalloc/slab_reap.py
     KCOMPACTD = 3
+    KHUGEPAGED = 4
 
 
 NR_KTHREADS: Final = len(Kthread)
@@ -62,8 +63,10 @@ def _run_slice(state: "State", which: int, limit_ps: int) -> None:
         ksmd_slice(state, limit_ps)
     elif which == Kthread.SLAB_REAP:
         slab_reap_slice(state, limit_ps)
-    else:
+    elif which == Kthread.KCOMPACTD:
         kcompactd_slice(state, limit_ps)
+    else:
+        khugepaged_slice(state, limit_ps)
     thread.busy_ps += state.current[Current.CLOCK_PS] - begin
     state.current[Current.CLOCK_PS] = clock_before
     state.current[Current.CPU] = cpu_before

@@ -39,6 +39,19 @@ class KsmSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class KhugepagedSpec:
+    """Files of /sys/kernel/mm/transparent_hugepage/khugepaged."""
+
+    defrag: int = 1
+    pages_to_scan: int = 4096
+    scan_sleep_millisecs: int = 10000
+    alloc_sleep_millisecs: int = 60000
+    max_ptes_none: int = 511
+    max_ptes_swap: int = 64
+    max_ptes_shared: int = 256
+
+
+@dataclass(frozen=True, slots=True)
 class SwapSpec:
     """A swap area: its size with the header's page, and a preset's name or a device's figures."""
 
@@ -124,6 +137,11 @@ class MachineSpec:
     max_map_count: int = 65530
     mmap_min_addr: int = 65536  # Debian's CONFIG_DEFAULT_MMAP_MIN_ADDR
     fault_around_bytes: int = 65536
+    # Transparent huge pages (node/vm/thp.py). Debian has enabled=always; here a machine gets them on request.
+    thp_enabled: str = "never"  # or madvise, always
+    thp_defrag: str = "madvise"  # or always, defer, defer+madvise, never
+    thp_use_zero_page: int = 1
+    khugepaged: KhugepagedSpec = field(default_factory=KhugepagedSpec)
     vma_search: str = "tree"  # or list (node/vm/vma.py)
     rmap_walk: str | None = None  # tree or list (node/vm/anon_vma.py); None: what the era has
     pageable_tables: bool = False  # second-level page tables are swapped too (node/vm/table_swap.py)
@@ -183,12 +201,15 @@ class MachineSpec:
         keys = {key: hw[key] for key in HW_KEYS if key in hw} | {"era": spec.get("era")}
         clock_mhz = hw.get("clock_mhz")
         swap = spec.get("swap")
+        thp = spec.get("thp", {})
         return MachineSpec(
             memory_bytes=spec["memory_bytes"],
             cpus=spec.get("cpus", 1),
             seed=spec.get("seed", 0),
             machine=spec.get("machine", 0),
             **vm,
+            **{f"thp_{key}": value for key, value in thp.items() if key != "khugepaged"},
+            khugepaged=KhugepagedSpec(**thp.get("khugepaged", {})),
             numa=NumaSpec(**spec.get("numa", {})),
             movablecore_bytes=spec.get("movablecore_bytes", 0),
             device_bytes=spec.get("device_bytes", 0),
@@ -229,6 +250,14 @@ def check_pageable_tables(spec: MachineSpec) -> None:
         )
 
 
+def check_thp(spec: MachineSpec) -> None:
+    """Raise ValueError, in one line, if the machine is to have huge pages and its page tables do not."""
+    if spec.thp_enabled != "never" and spec.hw.paging not in ("pae", "4level", "5level"):
+        raise ValueError(
+            f"thp.enabled: {spec.thp_enabled} needs huge pages of 2 MiB, not hw.paging {spec.hw.paging}"
+        )
+
+
 def check_zones(spec: MachineSpec) -> None:
     """Raise ValueError, in one line, for nodes or zones that the machine cannot have."""
     if not 1 <= spec.numa.nodes <= MAX_NODES:
@@ -258,6 +287,7 @@ __all__ = [
     "DeviceSpec",
     "GuestRam",
     "HwSpec",
+    "KhugepagedSpec",
     "KsmSpec",
     "MachineSpec",
     "NumaSpec",
@@ -268,5 +298,6 @@ __all__ = [
     "check_distances",
     "check_hw",
     "check_pageable_tables",
+    "check_thp",
     "check_zones",
 ]

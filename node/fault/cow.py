@@ -22,6 +22,7 @@ from node.joints import try_to_free_swap
 from node.kmap.flush_calls import flush_tlb_page
 from node.pagecache.dirty import set_page_dirty
 from node.phys.page import PageFlag
+from node.phys.page_alloc import compound_head, get_page
 from node.vm.mlock_page import munlock_vma_page
 from node.vm.put_page import put_page
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
@@ -42,7 +43,7 @@ def _copy_page(state: "State", vma_index: int, position: int, vaddr: int) -> int
     is_zero = state.page[old].page_flags & PageFlag.ZERO_PAGE
     if not is_zero:
         # Reclaim, called by the allocation, may take the page away from under the entry.
-        state.page[old].refcount += 1
+        get_page(state, old)
     new = new_anon_page(state, vma_index, vaddr)
     if new == NIL or (not is_zero and pte_pfn(state.pt_word[position]) != old):
         return _copy_failed(state, NIL if is_zero else old, new)
@@ -86,11 +87,12 @@ def _may_reuse(state: "State", pfn: int) -> int:
         return 1
     if page.page_flags & PageFlag.KSM or not page.page_flags & PageFlag.ANON:
         return 0
-    if page.refcount > (2 if page.page_flags & PageFlag.SWAPCACHE else 1):
+    holder = state.page[compound_head(state, pfn)]
+    if holder.refcount > (2 if page.page_flags & PageFlag.SWAPCACHE else 1):
         return 0
     if page.page_flags & PageFlag.SWAPCACHE:
         try_to_free_swap(state, pfn)
-    return 1 if page.refcount == 1 else 0
+    return 1 if holder.refcount == 1 else 0
 
 
 @kernel

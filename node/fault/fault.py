@@ -32,10 +32,11 @@ from node.fault.swapped import do_swap_page
 from node.hw.cost import Cost
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte
-from node.joints import swap_in_table
+from node.joints import do_huge_fault, swap_in_table
 from node.vm.rss import check_sync_rss_stat
 from node.vm.stack import expand_stack
 from node.vm.table_swap import hold_table, release_table
+from node.vm.thp import may_meet_huge
 from node.vm.vma import VmFlag, find_vma
 from shared.constants import NIL
 from shared.jit import entry, kernel
@@ -61,6 +62,11 @@ def _serve(state: "State", vma_index: int, vaddr: int, access: int) -> int:
     """Serve a fault that the area allows, as the page's entry asks for; return a VmFault."""
     vma = state.vma[vma_index]
     position = pte_position(state, state.mm[vma.mm].pgd_pfn, vaddr)
+    if position == NIL and may_meet_huge(state):
+        outcome = do_huge_fault(state, vma_index, vaddr, access)
+        if outcome != NIL:
+            return outcome
+        position = pte_position(state, state.mm[vma.mm].pgd_pfn, vaddr)
     pte = 0 if position == NIL else state.pt_word[position]
     if pte == 0:
         if vma.inode:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from node.errno import Errno
 from node.fault.kinds import Access, VmFault
-from node.hw.page_table import pte_position
 from node.hw.pte import Pte
 from node.joints import handle_mm_fault
+from node.vm.leaf_word import leaf_word
 from node.vm.vma import VmFlag, find_vma
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
@@ -26,10 +26,7 @@ ATTEMPTS: Final = 16  # as an access has (node/fault/user_fault.py)
 @kernel
 def _is_there(state: "State", mm_index: int, vaddr: int, write: int) -> int:
     """Return whether the page is mapped, and writable if it is to be."""
-    position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
-    if position == NIL:
-        return 0
-    pte = state.pt_word[position]
+    pte = leaf_word(state, mm_index, vaddr)
     return 1 if pte & Pte.PRESENT and (not write or pte & Pte.WRITE) else 0
 
 

@@ -55,6 +55,8 @@ from node.hw.ept_view import ViolationKind
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte, pte_pfn
 from node.joints import exit_mmap, handle_mm_fault, run_kthreads
+from node.vm.huge_pmd import huge_position
+from node.vm.leaf_word import leaf_word
 from shared.constants import NIL, PAGE_SHIFT, PS_PER_NS
 from shared.jit import bug_on, entry, kernel
 from shared.views import View
@@ -104,8 +106,7 @@ LATE_READS: Final = 4096
 def _pte_of(state: "State", guest_index: int, gfn: int) -> int:
     """Return the entry that maps a guest's frame in its process, or 0."""
     guest = state.guest[guest_index]
-    position = pte_position(state, state.mm[guest.mm].pgd_pfn, guest.ram_vaddr + (gfn << PAGE_SHIFT))
-    return 0 if position == NIL else state.pt_word[position]
+    return leaf_word(state, guest.mm, guest.ram_vaddr + (gfn << PAGE_SHIFT))
 
 
 @kernel
@@ -184,7 +185,10 @@ def take_contents(state: "State", guest_index: int, nr_changed: int, nr_accessed
 def _set_pte_bits(state: "State", guest_index: int, gfn: int, bits: int) -> None:
     """Set bits of the entry that maps a guest's frame; its tables exist."""
     guest = state.guest[guest_index]
-    position = pte_position(state, state.mm[guest.mm].pgd_pfn, guest.ram_vaddr + (gfn << PAGE_SHIFT))
+    vaddr = guest.ram_vaddr + (gfn << PAGE_SHIFT)
+    position = pte_position(state, state.mm[guest.mm].pgd_pfn, vaddr)
+    if position == NIL:
+        position = huge_position(state, guest.mm, vaddr)
     state.pt_word[position] |= bits
 
 

@@ -18,7 +18,7 @@ from node.guest.host_guests import GfnBit
 from node.hw.pte import PFN_MASK, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.state import State
 from node.vm.mappings import mappings_of
-from shared.constants import PAGE_SHIFT
+from shared.constants import ENTRIES_PER_TABLE, PAGE_SHIFT
 from shared.views import View
 
 
@@ -60,6 +60,11 @@ def page_table_entries(state: State, mm: int, vaddr: int, nr_pages: int) -> npt.
     inside = (page >= 0) & (page < nr_pages)
     entries = np.zeros(nr_pages, np.int64)
     entries[page[inside]] = mappings.pte[inside]
+    number = np.arange(ENTRIES_PER_TABLE)
+    for first, word in zip(mappings.large_vpn - (vaddr >> PAGE_SHIFT), mappings.large_pte, strict=True):
+        at = first + number
+        fits = (at >= 0) & (at < nr_pages)
+        entries[at[fits]] = ((word & ~Pte.HUGE) + (number << PAGE_SHIFT))[fits]
     return entries
 
 

@@ -7,6 +7,7 @@ from node.hw.page_table import pte_position
 from node.hw.pte import Pte, pte_pfn
 from node.joints import handle_mm_fault
 from node.phys.page import PageFlag
+from node.vm.leaf_word import leaf_word
 from node.vm.vma import VmFlag, vma_at
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
 from shared.jit import entry, kernel
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 @kernel
 def mapped_anon_page(state: "State", mm_index: int, vaddr: int) -> int:
     """Return the anonymous frame that is mapped at ``vaddr``, or NIL (follow_page)."""
-    position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
-    if position == NIL:
-        return NIL
-    pte = state.pt_word[position]
+    pte = leaf_word(state, mm_index, vaddr)
     if not pte & Pte.PRESENT:
         return NIL
     pfn = pte_pfn(pte)

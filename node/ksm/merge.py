@@ -14,7 +14,7 @@ from node.counters import Current, Knob, KsmStat
 from node.hw.cost import Cost
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, make_pte, pte_pfn
-from node.joints import note_view_change, try_to_free_swap
+from node.joints import note_view_change, split_huge_page, try_to_free_swap
 from node.kmap.flush_calls import flush_tlb_page
 from node.ksm.break_ksm import break_ksm, find_mergeable_vma, mapped_anon_page
 from node.ksm.checksum import content_checksum, page_key, zero_checksum
@@ -106,12 +106,25 @@ def _replace_page(state: "State", mm_index: int, vaddr: int, position: int, to_p
 
 
 @kernel
+def _split_held(state: "State", pfn: int, nr_held: int) -> int:
+    """Split the huge page that a frame is part of, of which ksmd holds ``nr_held`` frames; return whether it did."""
+    head = state.page[pfn].head
+    state.page[head].refcount += nr_held
+    done = split_huge_page(state, head)
+    state.page[head].refcount -= nr_held - 1
+    put_page(state, head)
+    return done
+
+
+@kernel
 def _merge_one_page(state: "State", item_index: int, pfn: int, to_pfn: int) -> int:
     """Merge the item's page into ``to_pfn``, or make it a merged page itself if that is NIL; return success."""
     if pfn == to_pfn:
         return 1
     item = state.rmap_item[item_index]
     if not state.page[pfn].page_flags & PageFlag.ANON:
+        return 0
+    if state.page[pfn].page_flags & PageFlag.HUGE and not _split_held(state, pfn, 1):
         return 0
     position = _entry_of(state, item.mm, item.vaddr, pfn)
     if position == NIL or not _write_protect(state, item.mm, item.vaddr, position):
@@ -152,10 +165,23 @@ def _break_cow(state: "State", item_index: int) -> None:
 
 
 @kernel
+def _same_huge_page(state: "State", pfn: int, other: int) -> int:
+    """Return whether two frames are parts of one huge page."""
+    if other == NIL or not state.page[pfn].page_flags & state.page[other].page_flags & PageFlag.HUGE:
+        return 0
+    return 1 if state.page[pfn].head == state.page[other].head else 0
+
+
+@kernel
 def _merge_two_pages(state: "State", item_index: int, pfn: int, tree_item: int) -> None:
     """Make the page a merged page, turn the tree item's entry to it, and give both a stable node."""
     other = state.rmap_item[tree_item]
     tree_pfn = mapped_anon_page(state, other.mm, other.vaddr)
+    if _same_huge_page(state, pfn, tree_pfn):
+        # ksmd holds both, so the first attempt fails; the pages meet again in the next scan.
+        _split_held(state, pfn, 2)
+        _split_held(state, pfn, 1)
+        return
     if not _merge_with_ksm_page(state, item_index, pfn, NIL):
         return
     if not _merge_with_ksm_page(state, tree_item, tree_pfn, pfn):

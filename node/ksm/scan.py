@@ -20,6 +20,7 @@ from node.ksm.registry import HEAD, next_mm, remove_mm
 from node.ksm.rmap_items import item_at, remove_from_tree, remove_trailing_items
 from node.phys.page import PageFlag
 from node.rbtree import Tree
+from node.vm.leaf_word import leaf_word
 from node.vm.vma import VmFlag, find_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE
 from shared.jit import entry, kernel
@@ -41,6 +42,9 @@ def _next_mapped_anon(state: "State", mm_index: int, vaddr: int, end: int) -> in
         position = pte_position(state, pgd, vaddr)
         border = min(end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
         if position == NIL:
+            # An anonymous huge page has its pages scanned like any others.
+            if state.page[pte_pfn(leaf_word(state, mm_index, vaddr))].page_flags & PageFlag.HUGE:
+                return vaddr
             vaddr = border
             continue
         while vaddr < border:
@@ -66,8 +70,7 @@ def _should_skip(state: "State", item_index: int, vaddr: int) -> int:
     if not state.knob[Knob.KSM_SMART_SCAN] or state.knob[Knob.KSM_MODEL] != KsmModel.LINUX_6_18:
         return 0
     item = state.rmap_item[item_index]
-    position = pte_position(state, state.mm[item.mm].pgd_pfn, vaddr)
-    if state.page[pte_pfn(state.pt_word[position])].page_flags & PageFlag.KSM:
+    if state.page[pte_pfn(leaf_word(state, item.mm, vaddr))].page_flags & PageFlag.KSM:
         return 0
     age = item.age
     if age < AGE_MAX:
@@ -162,8 +165,7 @@ def _scan_one(state: "State") -> int:
         return 0
     item = state.rmap_item[item_index]
     state.current[Current.CLOCK_PS] += state.cost[Cost.KSM_SCAN_PAGE]
-    position = pte_position(state, state.mm[item.mm].pgd_pfn, item.vaddr)
-    cmp_and_merge_page(state, item_index, pte_pfn(state.pt_word[position]))
+    cmp_and_merge_page(state, item_index, pte_pfn(leaf_word(state, item.mm, item.vaddr)))
     state.ksm_stat[KsmStat.PAGES_SCANNED] += 1
     return 1
 

@@ -197,7 +197,8 @@ def _can_move(state: "State", which: int, pfn: int) -> int:
     control = state.compact_control[which]
     page = state.page[pfn]
     page_flags = page.page_flags
-    if not page_flags & PageFlag.LRU:
+    # Differs from Linux: one that is mapped by small entries is skipped too, not only what is larger than asked for.
+    if not page_flags & PageFlag.LRU or page_flags & PageFlag.HUGE:
         return 0
     if page_flags & PageFlag.SWAPCACHE:
         if not control.may_enter_fs:

@@ -95,9 +95,16 @@ def free_pages(state: "State", pfn: int, order: int) -> None:
 
 
 @kernel
+def compound_head(state: "State", pfn: int) -> int:
+    """Return the frame that has the references to ``pfn``: of a transparent huge page's frames, the first."""
+    page = state.page[pfn]
+    return page.head if page.page_flags & PageFlag.HUGE else pfn
+
+
+@kernel
 def get_page(state: "State", pfn: int) -> None:
     """Take a reference to a frame."""
-    state.page[pfn].refcount += 1
+    state.page[compound_head(state, pfn)].refcount += 1
 
 
 @kernel

@@ -57,7 +57,7 @@ def check_lru(state: "State") -> list[str]:
     if wrong:
         return wrong
     pageable = (page_flags & (PageFlag.SWAPCACHE | PageFlag.CACHED) != 0) | (state.page["mapcount"] > 0)
-    pageable |= state.page["huge_mapcount"] > 0
+    pageable |= (page_flags & PageFlag.HUGE != 0) & (state.page["refcount"] > 0)
     in_huge = (page_flags & PageFlag.HUGE != 0) & (state.page["head"] != np.arange(len(page_flags)))
     pageable &= ~in_huge
     pageable &= page_flags & PageFlag.ISOLATED == 0

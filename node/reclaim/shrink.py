@@ -23,9 +23,12 @@ from node.joints import (
     add_to_swap,
     end_page_writebacks,
     free_swap_if_full,
+    huge_page_referenced,
     page_is_locked,
     page_referenced,
     remove_mapping,
+    shrink_huge,
+    split_huge_page,
     swap_writepage,
     try_to_free_swap,
     try_to_unmap,
@@ -56,7 +59,10 @@ class Verdict(IntEnum):
 def _check_references(state: "State", pfn: int) -> int:
     """Return the Verdict that the page's use since the last look asks for (folio_check_references)."""
     page = state.page[pfn]
-    nr_referenced = page_referenced(state, pfn) if page.mapcount != 0 else 0
+    if page.page_flags & PageFlag.HUGE:
+        nr_referenced = huge_page_referenced(state, pfn)
+    else:
+        nr_referenced = page_referenced(state, pfn) if page.mapcount != 0 else 0
     seen_before = page.page_flags & PageFlag.REFERENCED
     page.page_flags &= ~PageFlag.REFERENCED
     if page.page_flags & PageFlag.MLOCKED:
@@ -80,6 +86,11 @@ def _note_writeback(state: "State", which: int) -> None:
 def _swap_out(state: "State", which: int, pfn: int) -> int:
     """Bring an unused page one step further on its way out; return RECLAIM if it can be freed now."""
     page = state.page[pfn]
+    # Differs from Linux: a huge page is never written as one (THP_SWPOUT); its small pages are, each in its turn.
+    if page.page_flags & PageFlag.HUGE:
+        if not split_huge_page(state, pfn):
+            return Verdict.ACTIVATE
+        state.vm_event[VmEvent.THP_SWPOUT_FALLBACK] += 1
     if not page.page_flags & PageFlag.SWAPCACHE and add_to_swap(state, pfn) == NIL:
         return Verdict.ACTIVATE
     if page.mapcount != 0:
@@ -170,9 +181,13 @@ def shrink_active_list(state: "State", nr_to_scan: int) -> None:
     lru = state.lru[LruList.ACTIVE_ANON]
     nr_pages = min(nr_to_scan, lru.nr_pages)
     for _ in range(nr_pages):
+        if lru.nr_pages == 0:
+            break
         pfn = lru.last
         lru_del(state, pfn)
-        if state.page[pfn].mapcount != 0:
+        if state.page[pfn].page_flags & PageFlag.HUGE:
+            huge_page_referenced(state, pfn)
+        elif state.page[pfn].mapcount != 0:
             page_referenced(state, pfn)
         lru_add_evictable_or_not(state, LruList.INACTIVE_ANON, pfn)
     state.current[Current.CLOCK_PS] += nr_pages * state.cost[Cost.RECLAIM_SCAN]
@@ -218,4 +233,6 @@ def end_pass(state: "State", which: int) -> None:
     """Add up a pass, and keep the balance of the lists."""
     control = state.scan_control[which]
     control.nr_reclaimed += control.pass_reclaimed
+    if state.current[Current.NR_DEFERRED] or state.current[Current.HUGE_ZERO_PFN]:
+        shrink_huge(state, control.priority)
     age_active_list(state)

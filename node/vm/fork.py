@@ -13,15 +13,25 @@ from node.counters import Knob, KsmStat
 from node.hw.page_table import pte_position
 from node.hw.paging import PagingMode
 from node.hw.pte import PROT_NONE, SWAP_ENTRY_EXCLUSIVE, Pte, pte_pfn, swap_pte_slot
-from node.joints import dup_swap_entry, exit_mmap, get_inode, ksm_enter, note_view_change, swap_in_table
+from node.joints import (
+    copy_huge_pmd,
+    dup_swap_entry,
+    exit_mmap,
+    get_inode,
+    ksm_enter,
+    note_view_change,
+    swap_in_table,
+)
 from node.kmap.flush_calls import flush_tlb_mm
 from node.phys.page import PageFlag
+from node.phys.page_alloc import compound_head
 from node.vm.anon_vma import anon_vma_fork
 from node.vm.commit import vm_enough_memory, vm_stat_account
 from node.vm.mm_init import new_mm_record
 from node.vm.page_tables import pte_alloc
 from node.vm.rmap import count_mapped
 from node.vm.table_swap import hold_table, release_table
+from node.vm.thp import huge_pages_exist
 from node.vm.vma import VmFlag, link_vma, new_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
@@ -65,7 +75,7 @@ def _copy_present(state: "State", child: int, position: int, to: int) -> int:
         _share_zero_page(state, child, pte)
         return 0
     page.page_flags = flags & ~PageFlag.ANON_EXCLUSIVE
-    page.refcount += 1
+    state.page[compound_head(state, pte_pfn(pte))].refcount += 1
     page.mapcount += 1  # it is mapped already, so nr_anon_pages stays
     if flags & PageFlag.ANON:
         return 1
@@ -115,6 +125,10 @@ def _copy_area(state: "State", child: int, parent_vma: int) -> int:
         if state.knob[Knob.PAGEABLE_TABLES] and swap_in_table(state, parent, vaddr) == NIL:
             return NIL
         table = hold_table(state, parent, vaddr)
+        if table == NIL and huge_pages_exist(state):
+            if copy_huge_pmd(state, child, parent, vaddr) == NIL:
+                return NIL
+            table = hold_table(state, parent, vaddr)  # if the huge page was split for want of memory
         if table != NIL:
             failed = _copy_entries(state, child, parent, vaddr, border)
             release_table(state, table)

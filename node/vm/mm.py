@@ -57,6 +57,7 @@ MM = np.dtype(
             "oom_victim",
             np.int8,
         ),  # chosen by the OOM killer while its own fault was being served: it ends next
+        ("hugepage", np.int8),  # MMF_VM_HUGEPAGE: khugepaged scans it
         ("reaped", np.int8),  # MMF_OOM_SKIP: the OOM killer has nothing more to get here
         ("ksm_next", np.int32),  # ksmd's list of address spaces, by mm
         ("ksm_prev", np.int32),

@@ -70,6 +70,7 @@ def _init_mm(state: "State", index: int) -> None:
     mm.oom_score_adj = 0
     mm.oom_victim = 0
     mm.reaped = 0
+    mm.hugepage = 0
     mm.guest = NIL
 
 

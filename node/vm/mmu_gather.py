@@ -18,7 +18,7 @@ Linux: mm/mmu_gather.c (tlb_next_batch, tlb_batch_pages_flush, tlb_finish_mmu), 
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Panic
-from node.joints import alloc_frames, flush_tlb_range, try_to_free_swap
+from node.joints import alloc_frames, flush_tlb_range, free_huge_page, try_to_free_swap
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.reclaim.lru import lru_del
@@ -64,6 +64,9 @@ def _free_batch(state: "State", first: int, behind: int) -> None:
         page.refcount -= 1
         bug_on(state, page.refcount < 0, Panic.REFCOUNT, pfn)
         if page.refcount != 0:
+            state.gathered[at] = NIL
+        elif page.page_flags & PageFlag.HUGE:
+            free_huge_page(state, pfn)
             state.gathered[at] = NIL
         else:
             bug_on(state, page.mapcount != 0, Panic.MAPCOUNT, pfn)

@@ -14,9 +14,10 @@ from node.counters import Knob
 from node.errno import Errno
 from node.hw.page_table import pte_position
 from node.hw.pte import PROT_NONE, Pte, is_swap_pte, pte_pfn
-from node.joints import flush_tlb_range, note_view_change, populate_range
+from node.joints import change_huge_pmd, flush_tlb_range, note_view_change, populate_range
 from node.phys.page import PageFlag
 from node.vm.commit import may_expand_vm, vm_enough_memory, vm_stat_account
+from node.vm.thp import huge_pages_exist
 from node.vm.vma import VmFlag, find_vma
 from node.vm.vma_adjust import isolate_part, merge_vma
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
@@ -85,6 +86,8 @@ def change_protection(state: "State", vma_index: int) -> None:
     nr_lost = 0
     while vaddr < vma.end:
         border = min(vma.end, (vaddr // HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE)
+        if huge_pages_exist(state):
+            nr_lost += change_huge_pmd(state, vma_index, vaddr)
         nr_lost += _change_entries(state, vma_index, vaddr, border)
         vaddr = border
     if nr_lost:

@@ -27,6 +27,7 @@ def _make_table(state: "State", pfn: int) -> None:
     """Make a frame an empty table."""
     page = state.page[pfn]
     page.page_flags |= PageFlag.PAGE_TABLE
+    page.private = 0  # no table is deposited with it (node/vm/huge_pmd.py)
     # No two tables hold the same bytes, so a guest's never look alike to its host's ksmd.
     page.content = generated(PATTERN_TABLE, state.knob[Knob.CONTENT_KEY], pfn)
     shift = state.knob[Knob.TABLE_SHIFT]

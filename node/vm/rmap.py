@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from node.counters import KsmStat, Panic, VmStat
 from node.hw.pte import Pte
+from node.joints import deferred_split_huge_page
 from node.phys.page import PageFlag
 from shared.constants import PAGE_SHIFT
 from shared.jit import bug_on, kernel
@@ -52,6 +53,8 @@ def page_remove_rmap(state: "State", pfn: int) -> None:
     page.mapcount -= 1
     if page.mapcount == 0:
         state.vm_stat[_mapped_stat(state, pfn)] -= 1
+        if page.page_flags & PageFlag.HUGE:
+            deferred_split_huge_page(state, page.head)
 
 
 @kernel

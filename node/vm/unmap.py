@@ -18,9 +18,12 @@ from node.joints import (
     ksm_exit,
     note_view_change,
     retire_mm,
+    split_huge_at,
+    zap_huge_pmd,
     zap_swapped_table,
 )
 from node.phys.page import PageFlag
+from node.phys.page_alloc import compound_head
 from node.vm.commit import uncommit, vm_stat_account
 from node.vm.hugetlb import unmap_huge
 from node.vm.mlock_walk import lock_pages
@@ -57,22 +60,31 @@ def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
             if pte & Pte.DIRTY:
                 page.page_flags |= PageFlag.DIRTY
             page_remove_rmap(state, pfn)
-            gather_page(state, pfn)
+            gather_page(state, compound_head(state, pfn))
     if state.knob[Knob.IS_HOST]:
         note_view_change(state, mm_index, vaddr, View.UNTOUCHED)
 
 
 @kernel
-def _zap_huge(state: "State", pgd: int, vaddr: int) -> int:
-    """Unmap the huge page that an entry above the last level maps at ``vaddr``, if any; return its pages."""
+def _zap_huge(state: "State", mm_index: int, vaddr: int, end: int) -> int:
+    """Unmap the huge page that an entry above the last level maps at ``vaddr``, if any; return its pages.
+
+    NIL: it was split, since not all of it goes.
+    """
     level = state.knob[Knob.NR_LEVELS] - 2
-    position = leaf_position(state, pgd, vaddr, level)
+    position = leaf_position(state, state.mm[mm_index].pgd_pfn, vaddr, level)
     if position == NIL:
         return 0
     word = state.pt_word[position]
     if not word & Pte.PRESENT or not is_large_leaf(state, level, word):
         return 0
-    unmap_huge(state, position)
+    if state.page[pte_pfn(word)].page_flags & PageFlag.HUGETLB:
+        unmap_huge(state, position)
+        return ENTRIES_PER_TABLE
+    if end - vaddr < HUGE_PAGE_SIZE:
+        split_huge_at(state, mm_index, vaddr)
+        return NIL
+    zap_huge_pmd(state, mm_index, position, vaddr)
     return ENTRIES_PER_TABLE
 
 
@@ -96,7 +108,10 @@ def _zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
                 position += 1
                 vaddr += PAGE_SIZE
         else:
-            nr_pages += _zap_huge(state, pgd, vaddr)
+            nr_huge = _zap_huge(state, mm_index, vaddr, border)
+            if nr_huge == NIL:
+                continue
+            nr_pages += nr_huge
             if state.knob[Knob.PAGEABLE_TABLES]:
                 span = 1 << state.paging_level[0].shift
                 border = min(end, (vaddr // span + 1) * span)

@@ -24,6 +24,7 @@ from node.hw.pte import Pte
 from node.phys.frames_check import free_block_cover, hole_frames
 from node.phys.page import PageFlag
 from node.pool import Pool
+from node.vm.huge_check import HugeEntries, check_huge, huge_entries
 from node.vm.mappings import Mappings, living_mms, second_of_pairs
 from node.vm.mlock_check import check_mlock
 from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
@@ -83,12 +84,17 @@ def check_vm(state: "State", mappings: Mappings, held_anon_vmas: Ints) -> list[s
     )
     if wrong:
         return wrong  # what follows relies on these
+    huge = huge_entries(state, mappings)
+    wrong += check_huge(state, mappings, huge)
+    if wrong:
+        return wrong
     wrong += _check_huge_pages(state, areas, mappings)
-    wrong += _check_places(state, mappings)
-    wrong += _check_counts_of_frames(state, mappings)
+    wrong += _check_places(state, mappings, huge)
+    wrong += _check_counts_of_frames(state, mappings, huge)
     wrong += _check_rights(state, mappings)
-    wrong += _check_counts_of_mms(state, mappings)
+    wrong += _check_counts_of_mms(state, mappings, huge)
     wrong += check_mlock(state, mappings, place_of)
+    wrong += _check_huge_rmap(state, areas, mappings, huge)
     return wrong + _check_rmap(state, mappings, place_of) + _check_anon_vmas(state, held_anon_vmas)
 
 
@@ -130,13 +136,14 @@ def _check_areas(state: "State") -> tuple[Areas, list[str]]:
 # --- frames ---------------------------------------------------------------------------------------------
 
 
-def _check_places(state: "State", mappings: Mappings) -> list[str]:
+def _check_places(state: "State", mappings: Mappings, huge: HugeEntries) -> list[str]:
     page_flags = state.page["page_flags"]
     nr_frames = len(page_flags)
-    nr_tables = np.bincount(mappings.table_pfn, minlength=nr_frames)
+    nr_tables = np.bincount(np.concatenate([mappings.table_pfn, huge.table_pfn]), minlength=nr_frames)
+    in_huge = page_flags & PageFlag.HUGE != 0
     mapped = np.bincount(mappings.pfn[mappings.present], minlength=nr_frames) != 0
     pageable = mapped | (page_flags & (PageFlag.SWAPCACHE | PageFlag.CACHED) != 0)
-    pageable &= page_flags & PageFlag.ZERO_PAGE == 0
+    pageable &= (page_flags & PageFlag.ZERO_PAGE == 0) & ~in_huge
     places = {
         "reserved": page_flags & PageFlag.RESERVED != 0,
         "a hole": hole_frames(state),
@@ -148,7 +155,7 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
         "an object allocator's": page_flags & PageFlag.SLAB != 0,
         "a device's": page_flags & PageFlag.DMA != 0,
         "isolated for compaction": (page_flags & PageFlag.ISOLATED != 0) & ~pageable,
-        "in a huge page": _frames_in(mappings.huge_heads, ENTRIES_PER_TABLE, nr_frames),
+        "in a huge page": in_huge | _frames_in(_hugetlb_heads(state, mappings), ENTRIES_PER_TABLE, nr_frames),
         "in a block of a machine without paging": page_flags & PageFlag.UNPAGED != 0,
     }
     count = np.sum(list(places.values()), axis=0)
@@ -172,7 +179,8 @@ def _check_places(state: "State", mappings: Mappings) -> list[str]:
     return wrong + differ(
         "NR_PAGE_TABLE_PAGES",
         state.vm_stat[VmStat.NR_PAGE_TABLE_PAGES],
-        int((mappings.table_level >= max(int(state.knob[Knob.NR_LEVELS]) - 2, 1)).sum()),
+        int((mappings.table_level >= max(int(state.knob[Knob.NR_LEVELS]) - 2, 1)).sum())
+        + len(huge.table_pfn),
         "page tables",
     )
 
@@ -206,20 +214,40 @@ def _check_huge_pages(state: "State", areas: Areas, mappings: Mappings) -> list[
         ),
     )
     flagged = state.page["page_flags"] & PageFlag.HUGETLB != 0
-    inside = _frames_in(mappings.huge_heads, ENTRIES_PER_TABLE, len(flagged))
+    inside = _frames_in(_hugetlb_heads(state, mappings), ENTRIES_PER_TABLE, len(flagged))
     return wrong + each(
         np.flatnonzero(flagged != inside),
         lambda pfn: f"frame {pfn}: says that it is in a huge page, or is in one and does not",
     )
 
 
-def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
+def _hugetlb_heads(state: "State", mappings: Mappings) -> Ints:
+    """Return the first frame of each larger page that is no transparent one."""
+    heads = mappings.huge_heads
+    found: Ints = heads[state.page["page_flags"][heads] & (PageFlag.HUGE | PageFlag.ZERO_PAGE) == 0]
+    return found
+
+
+def _held_by_heads(entries: Ints, page_flags: Ints, huge: HugeEntries) -> Ints:
+    """Return for each frame how many entries refer to it: those of a transparent huge page refer to its head."""
+    held = entries.copy()
+    inside = page_flags & PageFlag.HUGE != 0
+    held[inside] = 0
+    np.add.at(held, np.flatnonzero(inside) & ~(ENTRIES_PER_TABLE - 1), entries[inside])
+    np.add.at(held, huge.head[huge.is_zero == 0], 1)
+    return held
+
+
+def _check_counts_of_frames(state: "State", mappings: Mappings, huge: HugeEntries) -> list[str]:
     page_flags = state.page["page_flags"]
     mapcount = state.page["mapcount"]
     refcount = state.page["refcount"]
     entries = np.bincount(mappings.pfn[mappings.present], minlength=len(page_flags))
     entries[page_flags & PageFlag.ZERO_PAGE != 0] = 0
-    entries[mappings.huge_heads] += 1
+    entries[_hugetlb_heads(state, mappings)] += 1
+    held = _held_by_heads(entries, page_flags, huge)
+    heads = np.where(page_flags & PageFlag.HUGE, state.page["head"], 0)
+    entries += page_flags[heads] & PageFlag.DOUBLE_MAP != 0
     cached = (page_flags & (PageFlag.SWAPCACHE | PageFlag.CACHED) != 0).astype(np.int64)
     owned = (page_flags & (PageFlag.PAGE_TABLE | PageFlag.KERNEL | PageFlag.DMA) != 0).astype(np.int64)
     owned[page_flags & PageFlag.RESERVED != 0] = 0
@@ -234,14 +262,16 @@ def _check_counts_of_frames(state: "State", mappings: Mappings) -> list[str]:
         lambda pfn: f"frame {pfn}.mapcount: is {mapcount[pfn]}, but entries that map it: {entries[pfn]}",
     )
     wrong += each(
-        np.flatnonzero(refcount != entries + cached + owned + isolated),
+        np.flatnonzero(refcount != held + cached + owned + isolated),
         lambda pfn: (
-            f"frame {pfn}.refcount: is {refcount[pfn]}, but mappings {entries[pfn]},"
+            f"frame {pfn}.refcount: is {refcount[pfn]}, but mappings {held[pfn]},"
             f" swap or page cache {cached[pfn]}, page table or kernel {owned[pfn]},"
             f" isolation {isolated[pfn]}"
         ),
     )
-    mapped = (mapcount > 0) & (page_flags & PageFlag.HUGETLB == 0)
+    mapped = ((mapcount > 0) | (state.page["huge_mapcount"][heads] > 0)) & (
+        page_flags & PageFlag.HUGETLB == 0
+    )
     anon = page_flags & PageFlag.ANON != 0
     for stat, frames in ((VmStat.NR_ANON_PAGES, mapped & anon), (VmStat.NR_MAPPED, mapped & ~anon)):
         wrong += differ(stat.name, state.vm_stat[stat], int(frames.sum()), "frames mapped")
@@ -270,7 +300,7 @@ def _check_rights(state: "State", mappings: Mappings) -> list[str]:
 # --- what address spaces count --------------------------------------------------------------------------
 
 
-def _check_counts_of_mms(state: "State", mappings: Mappings) -> list[str]:
+def _check_counts_of_mms(state: "State", mappings: Mappings, huge: HugeEntries) -> list[str]:
     mark = state.pool[Pool.MM].mark
     present = mappings.present
     zero = present & (state.page["page_flags"][mappings.pfn * present] & PageFlag.ZERO_PAGE != 0)
@@ -278,12 +308,14 @@ def _check_counts_of_mms(state: "State", mappings: Mappings) -> list[str]:
     anon = present & (page_flags & PageFlag.ANON != 0)
     shmem = present & ~anon & (page_flags & PageFlag.SWAPBACKED != 0)
     counted = {
-        "nr_anon": np.bincount(mappings.mm[anon & ~zero], minlength=mark),
+        "nr_anon": np.bincount(mappings.mm[anon & ~zero], minlength=mark)
+        + np.bincount(huge.mm[huge.is_zero == 0], minlength=mark) * ENTRIES_PER_TABLE,
         "nr_shmem": np.bincount(mappings.mm[shmem], minlength=mark),
         "nr_file": np.bincount(mappings.mm[present & ~anon & ~shmem & ~zero], minlength=mark),
         "nr_zero": np.bincount(mappings.mm[zero], minlength=mark),
         "nr_swap": np.bincount(mappings.mm[~present], minlength=mark),
-        "nr_page_tables": np.bincount(mappings.table_mm[mappings.table_level > 0], minlength=mark),
+        "nr_page_tables": np.bincount(mappings.table_mm[mappings.table_level > 0], minlength=mark)
+        + np.bincount(huge.table_mm, minlength=mark),
         "ksm_zero_pages": np.bincount(mappings.mm[zero & (mappings.pte & Pte.DIRTY != 0)], minlength=mark),
     }
     wrong: list[str] = []
@@ -296,6 +328,21 @@ def _check_counts_of_mms(state: "State", mappings: Mappings) -> list[str]:
 
 
 # --- reverse mapping ------------------------------------------------------------------------------------
+
+
+def _check_huge_rmap(state: "State", areas: Areas, mappings: Mappings, huge: HugeEntries) -> list[str]:
+    """Check that an anon_vma of the area that a huge page lies in leads to it, at its place."""
+    used = used_records(state, Pool.ANON_VMA_CHAIN)
+    chains = np.asarray(state.anon_vma_chain)[: len(used)][used]
+    pairs = (chains["vma"].astype(np.int64) << _PAIR_SHIFT) | chains["anon_vma"]
+    heads = mappings.huge_heads
+    at = np.flatnonzero(state.page["page_flags"][heads] & PageFlag.HUGE)
+    place_of = areas.of(mappings, large=True)[at]
+    area = np.asarray(state.vma)[place_of]
+    index = area["pgoff"] + mappings.large_vpn[at] - (area["start"] >> PAGE_SHIFT)
+    found = np.isin((place_of << _PAIR_SHIFT) | state.page["mapping"][heads[at]], pairs)
+    found &= state.page["index"][heads[at]] == index
+    return each(heads[at[~found]], "huge page {}: reverse mapping does not find it".format)
 
 
 def _check_rmap(state: "State", mappings: Mappings, place_of: Ints) -> list[str]:

@@ -16,9 +16,10 @@ Linux: mm/mmap.c (__split_vma, vma_merge, is_mergeable_vma, is_mergeable_anon_vm
 from typing import TYPE_CHECKING
 
 from node.counters import Knob
-from node.joints import get_inode, put_inode
+from node.joints import get_inode, put_inode, split_huge_at
 from node.pool import Pool, pool_free
 from node.vm.anon_vma import anon_vma_clone, chains_enter, chains_leave, unlink_anon_vmas
+from node.vm.thp import huge_pages_exist
 from node.vm.vma import (
     VmAreaStat,
     find_vma,
@@ -28,7 +29,7 @@ from node.vm.vma import (
     remove_vma,
     unlink_vma,
 )
-from shared.constants import NIL, PAGE_SHIFT
+from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT
 from shared.jit import kernel
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def split_vma(state: "State", index: int, vaddr: int) -> int:
     if anon_vma_clone(state, upper_index, index) == NIL:
         pool_free(state, Pool.VMA, upper_index)
         return NIL
+    if vaddr & (HUGE_PAGE_SIZE - 1) and huge_pages_exist(state):
+        split_huge_at(state, vma.mm, vaddr)
     resize_vma(state, index, vma.start, vaddr)
     upper.inode = vma.inode
     if upper.inode:
