@@ -17,7 +17,7 @@ Linux: mm/madvise.c (madvise_behavior, madvise_vma_behavior, madvise_free_pte_ra
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from node.counters import VmEvent
+from node.counters import Knob, VmEvent
 from node.errno import Errno
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, is_swap_pte, pte_pfn, swap_pte_slot
@@ -25,6 +25,7 @@ from node.joints import break_range, free_swap_entry, ksm_enter, populate_area, 
 from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
 from node.reclaim.lru import LruList, lru_add, lru_del
+from node.vm.thp import ThpMode, khugepaged_enter
 from node.vm.unmap import zap_page_range
 from node.vm.vma import VmFlag, find_vma
 from node.vm.vma_adjust import change_flags, isolate_part
@@ -101,6 +102,8 @@ def _advise_flags(state: "State", index: int, start: int, end: int, advice: int)
             return 0
         if not state.mm[vma.mm].mergeable:
             ksm_enter(state, vma.mm)
+    if advice == Advice.HUGEPAGE and state.knob[Knob.THP_ENABLED] != ThpMode.NEVER:
+        khugepaged_enter(state, index)
     if advice == Advice.UNMERGEABLE:
         if not vm_flags & VmFlag.MERGEABLE:
             return 0
