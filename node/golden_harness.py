@@ -20,7 +20,7 @@ nr_active_anon, RssAnon, RssFile and RssShmem.
 What was free before the first command is each recording's own.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import VmEvent
@@ -111,6 +111,15 @@ class GoldenHarness:
         self.state = state
         self.files = DATA_DISK
         self.figures = figures or HarnessFigures()
+        if start is not None:
+            # Where in its free memory the shared pages lay, a recording does not say.
+            self.figures = replace(
+                self.figures,
+                shared_pages=0,
+                controller_shared_pages=0,
+                spawn_shared_pages=0,
+                fork_shared_pages=0,
+            )
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
         figures = self.figures

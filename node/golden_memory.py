@@ -17,9 +17,9 @@ import numpy as np
 from node.counters import Current, Knob, Request, VmEvent
 from node.hw.page_table import pte_position
 from node.hw.pte import pte_pfn
+from node.inode_kind import InodeKind
 from node.joints import alloc_frames, drain_all_pages
 from node.pagecache.inode import new_file, page_of_file
-from node.pagecache.inode_kind import InodeKind
 from node.pagecache.shmem import new_shmem_inode
 from node.phys.buddy import MAX_ORDER
 from node.phys.page import PageFlag
@@ -157,7 +157,9 @@ def _reserve(state: "State", kind: ZoneId, excess: int) -> None:
     before, after = PageFlag.KERNEL, PageFlag.RESERVED
     if excess < 0:
         before, after = after, before
-    frames = np.flatnonzero(of_zone & (np.asarray(page_flags) == before))[-abs(excess) :] if excess else []
+    if excess == 0:
+        return
+    frames = np.flatnonzero(of_zone & (np.asarray(page_flags) == before))[-abs(excess) :]
     page_flags[frames] = after
     state.page["refcount"][frames] = 1 if after == PageFlag.KERNEL else 0
     state.zone[kind].managed -= len(frames) if excess > 0 else -len(frames)
