@@ -63,6 +63,7 @@ TOP_PAGES: Final = 7  # vvar's 4 and vdso's 2 (arch/x86/entry/vdso), and one tha
 STACK_PAGES: Final = (
     33  # VmStk of a process that has just begun: setup_arg_pages leaves 128 KiB below its arguments
 )
+PROGRAM_EVENTS: Final = (VmEvent.PGFAULT, VmEvent.PGREUSE)
 READ_WRITE: Final = VmFlag.READ | VmFlag.WRITE
 
 
@@ -83,6 +84,8 @@ class HarnessFigures:
     fork_child_copies: int = 7
     fork_child_reuses: int = 1  # of the pages that the parent copied: the child writes to its own behind it
     parent_reuses: int = 3
+    program_faults: int = 39  # of vfork_exec, all of them; it forks, and the parent writes its stack again
+    program_reuses: int = 2
     parent_early_reuses: int = 0  # of these, how many come before whatever is next
     image_pages: int = 712
     shared_pages: int = 12
@@ -100,7 +103,7 @@ FILE_FIGURES: Final = tuple(
     field.name
     for field in fields(HarnessFigures)
     if field.name.endswith(
-        ("image_pages", "shared_pages", "active_pages", "stack_pages", "freed", "allocated")
+        ("image_pages", "shared_pages", "active_pages", "stack_pages", "freed", "allocated", "program_faults")
     )
 )
 
@@ -164,6 +167,7 @@ class GoldenHarness:
             )
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
+        self._before_program = [0, 0]
         figures = self.figures
         nr_movable = figures.controller_anon_pages + figures.shared_pages
         layout = None if start is None else GoldenLayout(state, start, nr_movable, figures.image_pages)
@@ -312,6 +316,19 @@ class GoldenHarness:
         )
         self._write(parent, figures.fork_parent_copies, figures.parent_early_reuses)
         self._reuses_due.add(parent)
+
+    def before_program(self) -> None:
+        """Note what has been counted before a trivial program is started."""
+        self._before_program = [int(self.state.vm_event[event]) for event in PROGRAM_EVENTS]
+
+    def after_program(self) -> None:
+        """Count what the recorded program did more than the model's."""
+        figures = self.figures
+        if not figures.program_faults:
+            return
+        wanted = (figures.program_faults, figures.program_reuses)
+        for event, before, more in zip(PROGRAM_EVENTS, self._before_program, wanted, strict=True):
+            self.state.vm_event[event] = before + more
 
     def before_command(self, mm_index: int) -> None:
         """Let a process do what it does before its next command."""

@@ -200,8 +200,8 @@ class _ZoneLayout:
 class GoldenLayout:
     """A built machine whose free lists are as recorded; its other frames are in use.
 
-    The harness's controller has ``nr_pages`` pages, its files have ``nr_unmovable``, and all are made before ``close``
-    is called. Raises ``LayoutError`` if the recorded blocks cannot be laid out.
+    The harness's controller has ``nr_pages`` pages, its files have ``nr_unmovable``; all are made before ``close`` is
+    called. Raises ``LayoutError`` if the recorded blocks cannot be laid out.
     """
 
     def __init__(self, state: "State", start: RecordedStart, nr_pages: int, nr_unmovable: int = 0) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from node.counters import Current, Knob, Request, VmEvent
 from node.hw.page_table import pte_position
 from node.hw.pte import pte_pfn
+from node.inode_kind import InodeKind
 from node.joints import alloc_frames, drain_all_pages
 from node.pagecache.inode import new_file, page_of_file
-from node.pagecache.inode_kind import InodeKind
 from node.pagecache.shmem import new_shmem_inode
 from node.phys.buddy import MAX_ORDER
 from node.phys.page import PageFlag

@@ -191,8 +191,8 @@ def _collapse(state: "State", mm_index: int, vaddr: int, has_swapped: int) -> in
     return Scan.SUCCEED
 
 
-@entry
-def collapse_range(state: "State", mm_index: int, vaddr: int) -> int:
+@kernel
+def collapse(state: "State", mm_index: int, vaddr: int) -> int:
     """Collapse the aligned 2 MiB at ``vaddr``, wholly in one area, if they may be; return a Scan."""
     position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
     if position == NIL:
@@ -203,4 +203,7 @@ def collapse_range(state: "State", mm_index: int, vaddr: int) -> int:
     return _collapse(state, mm_index, vaddr, 1 if verdict < 0 else 0)
 
 
-__all__ = ["Scan", "collapse_range"]
+@entry
+def collapse_range(state: "State", mm_index: int, vaddr: int) -> int:
+    """Collapse the aligned 2 MiB at ``vaddr`` as khugepaged would; return a Scan."""
+    return collapse(state, mm_index, vaddr)

@@ -18,9 +18,9 @@ from node.fault.kinds import Access, VmFault
 from node.fault.outcome import FaultOutcome
 from node.hw.cost import Cost
 from node.hw.pte import Pte, make_pte, pte_pfn
+from node.inode_kind import InodeKind
 from node.pagecache.dirty import set_page_dirty
 from node.pagecache.inode import page_of_file
-from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find
 from node.vm.mlock_page import mlock_vma_page
 from node.vm.page_tables import pte_alloc

@@ -13,7 +13,7 @@ an allocation in one scan does not end it; an area counts from its first fault o
 from typing import TYPE_CHECKING
 
 from node.counters import Current, Knob
-from node.fault.collapse import Scan, collapse_range
+from node.fault.collapse import Scan, collapse
 from node.hw.cost import Cost
 from node.kthread import ASLEEP, Kthread
 from node.pool import Pool
@@ -63,7 +63,7 @@ def _scan_next(state: "State") -> int:
     state.current[Current.KHUGEPAGED_VADDR] = vaddr + HUGE_PAGE_SIZE
     thread.order += ENTRIES_PER_TABLE - 1
     state.current[Current.CLOCK_PS] += state.cost[Cost.RECLAIM_SCAN]
-    return collapse_range(state, mm_index, vaddr)
+    return collapse(state, mm_index, vaddr)
 
 
 @kernel

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from node.counters import VmStat
 from node.errno import Errno
+from node.inode_kind import InodeKind
 from node.joints import page_mkclean
-from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find, radix_next
 from node.phys.page import PageFlag
 from node.vm.vma import VmFlag, find_vma

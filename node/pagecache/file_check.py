@@ -12,7 +12,7 @@ import numpy as np
 
 from node.counters import VmStat
 from node.findings import differ, used_records
-from node.pagecache.inode_kind import InodeKind
+from node.inode_kind import InodeKind
 from node.pagecache.radix_tree import RADIX_SHIFT, RADIX_SLOTS
 from node.phys.page import PageFlag
 from node.pool import Pool

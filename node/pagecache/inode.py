@@ -19,7 +19,7 @@ import numpy as np
 from node.content import PATTERN_FILE, generated, set_content
 from node.counters import Current, VmStat
 from node.hw.cost import Cost
-from node.pagecache.inode_kind import InodeKind
+from node.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_erase, radix_find, radix_insert, radix_next
 from node.phys.page import PageFlag
 from node.phys.page_alloc import alloc_pages

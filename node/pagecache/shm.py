@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, Request
 from node.errno import Errno
+from node.inode_kind import InodeKind
 from node.joints import do_mmap, munmap, new_shmem_inode, put_inode, try_to_unmap
 from node.pagecache.inode import new_inode_record, truncate_inode_pages
-from node.pagecache.inode_kind import InodeKind
 from node.pagecache.radix_tree import radix_find, radix_next
 from node.pool import Pool
 from node.vm.commit import Overcommit, uncommit, vm_enough_memory

@@ -13,8 +13,8 @@ Linux: mm/shmem.c (__shmem_file_setup, shmem_get_folio_gfp), ipc/shm.c (newseg, 
 from typing import TYPE_CHECKING
 
 from node.counters import Current
+from node.inode_kind import InodeKind
 from node.pagecache.inode import new_inode_record
-from node.pagecache.inode_kind import InodeKind
 from node.pool import Pool, pool_free
 from node.vm.commit import vm_enough_memory
 from shared.constants import NIL

@@ -12,7 +12,7 @@ Linux: fs/proc/task_mmu.c (show_vma_header_prefix, show_map_vma, is_stack), mm/s
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from node.pagecache.inode_kind import InodeKind
+from node.inode_kind import InodeKind
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT
 

@@ -114,7 +114,7 @@ def flag_words(state: "State", pfn: Ints) -> Ints:
     put(Kpf.COMPOUND_HEAD, compound & ~is_tail)
     put(Kpf.COMPOUND_TAIL, is_tail)
     put(Kpf.HUGE, (flags & PageFlag.HUGETLB) != 0)
-    put(Kpf.THP, is_huge)
+    put(Kpf.THP, is_huge | huge_zero(state, pfn))
     put(Kpf.ZERO_PAGE, is_zero)
     put(Kpf.MMAP, _is_mapped(state, pfn, flags, heads))
     put(Kpf.BUDDY, _is_free(state, pfn, flags))

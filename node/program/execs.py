@@ -1,7 +1,7 @@
 """What a process does with its stack, and with programs that it starts.
 
-A process of a program has a stack from its first use on. Its driver, in the recordings, has touched 96 KiB of it before
-the first command, so what ``stack`` touches begins below.
+A process of a program has a stack from its first use on, of which 96 KiB are touched already, as the driver of the
+recordings has done before the first command (CASES.md). ``stack`` touches it from its top down.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -51,8 +51,9 @@ def _stack(run: Run, command: Command, process: Process) -> None:
         except ExecError as error:
             raise command.fail(str(error)) from None
         touch_anew(run.state, process.mm, top - TOUCHED_BYTES, TOUCHED_BYTES >> PAGE_SHIFT)
-    first = top - TOUCHED_BYTES - PAGE_SIZE
-    access_pages_of(run, command, process, Pages(first, -(-size // PAGE_SIZE), -PAGE_SIZE), write=True)
+    access_pages_of(
+        run, command, process, Pages(top - PAGE_SIZE, -(-size // PAGE_SIZE), -PAGE_SIZE), write=True
+    )
 
 
 def _run_program(run: Run, process: Process, program: Executable) -> None:
@@ -66,12 +67,14 @@ def _run_program(run: Run, process: Process, program: Executable) -> None:
 
 
 def _vfork_exec(run: Run, command: Command, process: Process) -> None:
+    run.harness.before_program()
     try:
         program = install(run.state, TRIVIAL, key=0)
         _run_program(run, process, program)
     except ExecError as error:
         raise command.fail(str(error)) from None
     put_inode(run.state, program.inode)
+    run.harness.after_program()
 
 
 EXEC_COMMANDS = {

@@ -75,6 +75,12 @@ class Driver(Protocol):
     def forked(self, parent: int, child: int) -> None:
         """Note a fork."""
 
+    def before_program(self) -> None:
+        """Note that a trivial program is about to be started."""
+
+    def after_program(self) -> None:
+        """Note that it has ended."""
+
     def before_command(self, mm_index: int) -> None:
         """Note that a process is about to do a command."""
 
@@ -93,6 +99,12 @@ class PlainDriver:
         return new_mm(self.state)
 
     def forked(self, parent: int, child: int) -> None:
+        """Do nothing."""
+
+    def before_program(self) -> None:
+        """Do nothing."""
+
+    def after_program(self) -> None:
         """Do nothing."""
 
     def before_command(self, mm_index: int) -> None:

@@ -154,12 +154,8 @@ def _part_frames(state: "State", pfn: int) -> None:
             lru_add_tail(state, lru_for(state, pfn + number), pfn + number)
 
 
-@entry
-def split_huge_page(state: "State", pfn: int) -> int:
-    """Make 512 small pages of a huge page, of which the caller holds the head; return whether that was done.
-
-    The caller's reference is the head's from then on.
-    """
+@kernel
+def _split_page(state: "State", pfn: int) -> int:
     head = state.page[pfn]
     if total_mapcount(state, pfn) != head.refcount - 1:
         state.vm_event[VmEvent.THP_SPLIT_PAGE_FAILED] += 1
@@ -178,6 +174,15 @@ def split_huge_page(state: "State", pfn: int) -> int:
     return 1
 
 
+@entry
+def split_huge_page(state: "State", pfn: int) -> int:
+    """Make 512 small pages of a huge page, of which the caller holds the head; return whether that was done.
+
+    The caller's reference is the head's from then on.
+    """
+    return _split_page(state, pfn)
+
+
 # --- reclaim --------------------------------------------------------------------------------------------
 
 
@@ -188,7 +193,7 @@ def _scan_deferred(state: "State", nr_to_scan: int) -> int:
     for _ in range(min(nr_to_scan, state.current[Current.NR_DEFERRED])):
         pfn = state.current[Current.DEFERRED_FIRST]
         state.page[pfn].refcount += 1
-        if split_huge_page(state, pfn):
+        if _split_page(state, pfn):
             nr_split += 1
         else:  # it goes to the end of the queue, without being counted again
             leave_deferred(state, pfn)

@@ -72,9 +72,8 @@ def split_huge_pmd(state: "State", mm_index: int, position: int, vaddr: int) -> 
     set_table(state, pmd_level(state), position, make_pte(table, TABLE_BITS))
 
 
-@entry
-def split_huge_at(state: "State", mm_index: int, vaddr: int) -> int:
-    """Split the huge entry that maps ``vaddr``, if one does; return whether."""
+@kernel
+def _split_at(state: "State", mm_index: int, vaddr: int) -> int:
     position = huge_position(state, mm_index, vaddr)
     if position == NIL:
         return 0
@@ -83,11 +82,17 @@ def split_huge_at(state: "State", mm_index: int, vaddr: int) -> int:
 
 
 @entry
+def split_huge_at(state: "State", mm_index: int, vaddr: int) -> int:
+    """Split the huge entry that maps ``vaddr``, if one does; return whether."""
+    return _split_at(state, mm_index, vaddr)
+
+
+@entry
 def split_huge_range(state: "State", mm_index: int, start: int, end: int) -> int:
     """Split the huge entries that lie only in part in [start, end); return how many."""
     nr_split = 0
     if start & (HUGE_PAGE_SIZE - 1):
-        nr_split += split_huge_at(state, mm_index, start)
+        nr_split += _split_at(state, mm_index, start)
     if end & (HUGE_PAGE_SIZE - 1):
-        nr_split += split_huge_at(state, mm_index, end)
+        nr_split += _split_at(state, mm_index, end)
     return nr_split

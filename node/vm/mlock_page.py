@@ -20,7 +20,7 @@ way; huge pages are not locked.
 from typing import TYPE_CHECKING, Final
 
 from node.counters import VmEvent, VmStat
-from node.pagecache.inode_kind import InodeKind
+from node.inode_kind import InodeKind
 from node.phys.page import PageFlag
 from node.reclaim.lru import LruList, lru_add, lru_del, lru_for
 from node.vm.vma import VmFlag

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from node.counters import VmEvent, VmStat
-from node.golden_harness import GoldenHarness, HarnessFigures, harness_figures
+from node.golden_harness import FILE_FIGURES, GoldenHarness, HarnessFigures, harness_figures
 from node.machine import Machine
 from node.spec import MachineSpec
 from node.vm.fork import fork_mm
@@ -49,7 +49,9 @@ def test_a_recording_without_figures_has_the_public_cases() -> None:
 
 
 def test_a_recording_may_bring_some_of_its_own() -> None:
-    assert harness_figures({"harness": {"spawn_faults": 55}}) == replace(HarnessFigures(), spawn_faults=55)
+    without_files = replace(HarnessFigures(), **dict.fromkeys(FILE_FIGURES, 0))
+    assert harness_figures({"harness": {"spawn_faults": 55}}) == replace(without_files, spawn_faults=55)
+    assert harness_figures({"harness": {"image_pages": 7}}).image_pages == 7
 
 
 @pytest.mark.parametrize("harness", [[1], {"spawn_faults": -1}, {"spawn_faults": "5"}, {"spawn_faulted": 5}])

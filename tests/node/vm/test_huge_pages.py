@@ -12,7 +12,8 @@ from node.invariants import check
 from node.joints import shrink_huge, split_huge_page
 from node.ksm.ksmd import ksm_do_scan
 from node.phys.page import PageFlag
-from node.procfs import mapping_pages, process
+from node.proc.pagemap import mapping_pages
+from node.procfs import process
 from node.vm.madvise import Advice, madvise
 from node.vm.mprotect import mprotect
 from node.vm.thp import ThpDefrag, ThpMode
