@@ -56,7 +56,10 @@ class HostMachine:
         if mm == NIL:
             raise ValueError(f"memory: the host has no page left for the process of guest {index}")
         nr_gfns = spec["memory_bytes"] // PAGE_SIZE
-        start = mmap(state, mm, spec["memory_bytes"], VmFlag.READ | VmFlag.WRITE)
+        # Not reserved: a host may promise its guests more than it has.
+        start = mmap(state, mm, spec["memory_bytes"], VmFlag.READ | VmFlag.WRITE | VmFlag.NORESERVE)
+        if start == NIL:
+            raise ValueError(f"memory: the RAM of guest {index} does not fit an address space of the host")
         madvise_mergeable(state, mm, start, start + spec["memory_bytes"])
         state.mm[mm].guest = index
         guest = state.guest[index]

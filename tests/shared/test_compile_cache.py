@@ -88,7 +88,7 @@ def test_a_digest_names_version_and_switches() -> None:
 
 def test_no_unit_of_node_contains_another_room_by_accident() -> None:
     # What allocation, reclaim, faults and KSM need of one another goes through declarations.
-    files, declared = unit_files(ROOT / "node" / "vm" / "fault.py")
+    files, declared = unit_files(ROOT / "node" / "fault" / "fault.py")
     rooms = {path.relative_to(ROOT).parts[1] for path in files if path.is_relative_to(ROOT / "node")}
     assert "swap" not in rooms
     assert "node.joints.swap_in" in declared

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.counters import Request, VmStat
+from node.counters import Knob, Request, VmStat
 from node.fault.kinds import VmFault
 from node.fault.outcome import FaultOutcome
 from node.invariants import check
@@ -51,6 +51,7 @@ class Pair:
     def __init__(self) -> None:
         self.machine = VmMachine()
         self.state = self.machine.state
+        self.state.knob[Knob.FAULT_AROUND_PAGES] = 1  # no page of the file but those that are used
         self.free_at_start = self.machine.nr_free()
         self.inode = new_file(self.state, FILE_PAGES, 7)
         self.file = MappedObject("file", has_name=True)
@@ -141,7 +142,7 @@ def test_a_read_maps_the_cached_pages_around_it() -> None:
     first, second = machine.spawn(), machine.spawn()
     for mm in (first, second):
         map_at(machine, mm, BASE, FILE_PAGES, (inode, 0), shared=False)
-    for page in (0, 1, 3, 15, 16):
+    for page in (0, 16):
         machine.read(first, BASE + page * PAGE_SIZE)
     outcomes = machine.state.fault_outcome
     before = int(outcomes[FaultOutcome.FILE_AROUND])
@@ -149,7 +150,7 @@ def test_a_read_maps_the_cached_pages_around_it() -> None:
     assert outcomes[FaultOutcome.FILE_AROUND] == before + 1
     # Pages 0 to 15 are one window of 64 KiB.
     around = [page for page in range(FILE_PAGES) if machine.frame(second, BASE + page * PAGE_SIZE) != NIL]
-    assert around == [0, 1, 3, 15]
+    assert around == list(range(16))
     check(machine.state)
 
 

@@ -1,7 +1,7 @@
 """A machine whose processes have areas and pages of each kind, for tests of what /proc says of them."""
 
 from node.counters import Request
-from node.hw.pte import Pte, make_pte, make_swap_pte
+from node.hw.pte import SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, Pte
 from node.pagecache.inode import new_file
 from node.phys.page import PageFlag
 from node.vm.hugetlb import map_huge
@@ -43,7 +43,7 @@ class ProcessMachine(VmMachine):
     def swap_out(self, mm: int, vaddr: int, slot: int, nr_users: int) -> None:
         """Let the entry say that its page is in a slot which ``nr_users`` entries refer to."""
         position = entries_on_the_way(self.state, self.state.mm[mm].pgd_pfn, vaddr)[-1][0]
-        self.state.pt_word[position] = make_swap_pte(slot, 0)
+        self.state.pt_word[position] = (~slot & SWAP_OFFSET_MASK) << SWAP_OFFSET_SHIFT
         self.state.swap_slot[slot].nr_users = nr_users
 
     def map_huge_page(self, mm: int) -> int:
@@ -68,6 +68,6 @@ class ProcessMachine(VmMachine):
             position = entries_on_the_way(self.state, self.state.mm[mm].pgd_pfn, vaddr + number * PAGE_SIZE)[
                 -1
             ][0]
-            self.state.pt_word[position] = make_pte(first + number, Pte.PRESENT | Pte.USER)
+            self.state.pt_word[position] = (first + number) << PAGE_SHIFT | Pte.PRESENT | Pte.USER
             self.state.page[first + number].mapcount += 2  # its own, and one for the entry of the PMD
         self.state.page[first].page_flags |= PageFlag.DOUBLE_MAP

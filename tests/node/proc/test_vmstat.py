@@ -20,6 +20,7 @@ SEEN = (
 # What we count under names that no kernel prints there.
 OURS = {
     "nr_kernel_pages",
+    "nr_committed",  # Committed_AS of /proc/meminfo
     "nr_swap_used",
     "nr_vmalloc",
     "nr_isolated",

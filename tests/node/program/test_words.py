@@ -151,31 +151,31 @@ def test_numbers_are_sums_of_products() -> None:
 
 
 def test_all_that_is_not_modelled_is_named_once_and_with_the_first_line() -> None:
-    text = START + "sync\nA: madvise h cold\nA: madvise h cold\nA&: read h\nset /proc/x 1\nsync"
+    text = START + "sync\nA: madvise h pageout\nA: madvise h pageout\nA&: read h\nset /proc/x 1\nsync"
     with pytest.raises(NotModelled) as caught:
         Program(text)
-    assert caught.value.names == ("sync", "madvise cold", "&", "set /proc/x")
-    assert str(caught.value) == "line 3: not modelled yet: sync, madvise cold, &, set /proc/x"
+    assert caught.value.names == ("sync", "madvise pageout", "set /proc/x")
+    assert str(caught.value) == "line 3: not modelled yet: sync, madvise pageout, set /proc/x"
 
 
 def test_what_is_passed_over_is_left_out_of_the_program() -> None:
     text = (
         START
-        + "cgroup g memory.max=1M\nspawn B cg=g\nA&: madvise h cold\nA&: read h\nsnapshot s\nwatchfile x"
+        + "cgroup g memory.max=1M\nspawn B cg=g\nA&: madvise h pageout\nA&: read h\nsnapshot s\nwatchfile x"
     )
-    names = ("cgroup", "spawn cg=", "madvise c*", "&")
+    names = ("cgroup", "spawn cg=", "madvise p*")
     program = Program(text, pass_over=names, up_to="s")
-    assert program.skipped == ("cgroup", "spawn cg=", "madvise cold", "&")
+    assert program.skipped == ("cgroup", "spawn cg=", "madvise pageout")
     assert [(one.verb, one.options, one.background) for one in program.commands()][2:] == [
         ("spawn", {}, False),
-        ("read", {}, False),
+        ("read", {}, True),
         ("snapshot", {}, False),
     ]
 
 
 def test_a_word_that_says_what_to_do_cannot_be_left_out_alone() -> None:
-    (command,) = commands(read_text("A: madvise h cold len=1P"))
-    assert unmodelled(command, {"madvise"}) == ["madvise cold"]
+    (command,) = commands(read_text("A: madvise h pageout len=1P"))
+    assert unmodelled(command, {"madvise"}) == ["madvise pageout"]
     assert without(command, {"madvise"}) is None
     assert unmodelled(command, set()) == ["madvise"]
 
