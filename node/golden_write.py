@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from node.golden_file import FORMAT, Golden
 from node.golden_layout import PER_CPU_PAGES, recorded_start
+from node.golden_memory import recorded_zones
 from node.phys.zone import ZONE_NAMES, ZoneId
 from node.program.text import Command
 
@@ -96,6 +97,7 @@ def _is_level(counter: str, value: int) -> bool:
 
 def _machine(golden: Golden, state: "State") -> dict[str, Any]:
     recorded = golden.get("machine", {})
+    free = recorded_zones(golden)
     zones = [
         {
             "zone": ZONE_NAMES[kind],
@@ -103,6 +105,7 @@ def _machine(golden: Golden, state: "State") -> dict[str, Any]:
             "low": int(state.zone[kind].low),
             "high": int(state.zone[kind].high),
             "managed": int(state.zone[kind].managed),
+            **({"pages_free": free[ZoneId(kind)].free} if kind in free else {}),
         }
         for kind in ZoneId
         if state.zone[kind].managed

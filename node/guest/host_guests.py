@@ -219,7 +219,8 @@ def _fault_until_served(state: "State", guest_index: int, gfn: int, write: int) 
     if pte & Pte.PRESENT and (pte & Pte.WRITE or not write):
         return pte
     # Nobody else was worth killing, and there is still no page: the fault's own process has to go.
-    state.vm_event[VmEvent.OOM_KILL] += 1
+    if not mm.oom_victim:  # else it was chosen, and counted
+        state.vm_event[VmEvent.OOM_KILL] += 1
     exit_mmap(state, guest.mm)
     return 0
 

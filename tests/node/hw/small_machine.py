@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from node.counters import Current, HwEvent, Knob, Request, VmEvent, VmStat
+from node.fault.outcome import FaultOutcome
 from node.hw.cost import Cost, cost_table_ps
 from node.hw.ept_view import MAX_VIOLATIONS_PER_GFN
 from node.hw.hardware import check_hardware, resolve_hw
@@ -18,6 +19,7 @@ from node.kmap.asid import NR_ASIDS
 from node.kthread import ASLEEP, NR_KTHREADS
 from node.pool import Pool
 from node.state import State
+from node.vm.vma import VmAreaStat, VmaSearch
 from shared.constants import NIL, PAGE_SHIFT
 from shared.views import View
 
@@ -92,6 +94,8 @@ class SmallMachine:
             "vm_stat": VmStat.NR,
             "hw_event": HwEvent.NR,
             "pool": Pool.NR,
+            "vm_area_stat": VmAreaStat.NR,
+            "fault_outcome": FaultOutcome.NR,
             "page": nr_frames,
             "pt_word": nr_frames << self.mode.table_shift,
             "cpu": nr_cpus,
@@ -134,6 +138,7 @@ class SmallMachine:
         self.state.knob[Knob.KERNEL_PGD_INDEX] = self.kernel_index
         self.state.knob[Knob.SWAPPER_PGD] = self._new_pair()
         self.state.pool[Pool.MM].mark = nr_mms + 1
+        self.state.knob[Knob.VMA_SEARCH] = VmaSearch.LIST  # there are no trees here
         for index in range(1, nr_mms + 1):
             mm = self.state.mm[index]
             mm.pgd_pfn = self._new_pair()
