@@ -18,7 +18,6 @@ MM: Final = 1
 FIRST_LEVEL_PAGES: Final = 32  # half of the first level
 SECOND_LEVEL_PAGES: Final = 1024  # 16 times the first level, two thirds of the second
 WALK_PAGES: Final = 1 << 20
-FAULT_PAGES: Final = 1 << 18
 HITS: Final = 4_000_000
 WALKS: Final = 1_000_000
 # Memory besides the pages: the kernel's own, descriptors, tables, and the low watermarks.
@@ -74,8 +73,8 @@ def _map_and_touch(nr_pages: int, state: State) -> None:
     first_touch(state, *_pages(nr_pages, state))
 
 
-def suite(*, hits: int, walks: int, walk_pages: int, fault_pages: int) -> tuple[Benchmark, ...]:
-    """Return the benchmarks with these numbers of operations and pages."""
+def suite(*, hits: int, walks: int, walk_pages: int) -> tuple[Benchmark, ...]:
+    """Return the benchmarks of translation with these numbers of operations and pages."""
     return (
         Benchmark(
             name="TLB hit",
@@ -101,6 +100,12 @@ def suite(*, hits: int, walks: int, walk_pages: int, fault_pages: int) -> tuple[
             entry=touch_at_random,
             arguments=functools.partial(_in_order, walk_pages, walks),
         ),
+    )
+
+
+def fault_suite(*, fault_pages: int) -> tuple[Benchmark, ...]:
+    """Return the benchmarks of the first touch and the unmapping of so many pages."""
+    return (
         Benchmark(
             name="first-touch fault",
             operations=fault_pages,
@@ -125,4 +130,4 @@ def suite(*, hits: int, walks: int, walk_pages: int, fault_pages: int) -> tuple[
     )
 
 
-BENCHMARKS: Final = suite(hits=HITS, walks=WALKS, walk_pages=WALK_PAGES, fault_pages=FAULT_PAGES)
+BENCHMARKS: Final = suite(hits=HITS, walks=WALKS, walk_pages=WALK_PAGES)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from benchmarks.address_space import CHILD, parent, suite
-from benchmarks.measure import measure
 from benchmarks.translation import MM
 from benchmarks.twin import Twins, compile_twins
 from node.counters import VmStat
@@ -22,13 +21,6 @@ SMALL = {each.name: each for each in suite(pages=NR_PAGES)}
 @pytest.fixture(scope="module")
 def twins() -> Twins:
     return compile_twins()
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_twin_leaves_the_state_that_the_kernel_leaves(name: str, twins: Twins) -> None:
-    result = measure(SMALL[name], twins)
-    assert result.ours_per_s > 0
-    assert result.c_per_s > 0
 
 
 def nr_exclusive(state: State) -> int:
