@@ -7,6 +7,7 @@ The node of record i of a pool is the i-th of that pool's part. Trees that belon
 areas for example, have their root at that record's place.
 """
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from node.pool import Pool
@@ -16,7 +17,19 @@ from shared.jit import kernel
 if TYPE_CHECKING:
     from node.state import State
 
-# Pools whose records have nodes, in the order of their parts; an area has two.
+
+class NodePart(IntEnum):
+    """Parts of the table of nodes, in its order."""
+
+    RMAP_ITEM = 0
+    STABLE_NODE = 1
+    VMAP_AREA = 2
+    AREA_BY_ADDRESS = 3
+    AREA_BY_PLACE = 4  # in the file that it maps
+    CHAIN = 5
+
+
+# The pool whose records have a part's nodes; an area has two.
 NODE_POOLS: Final = (
     Pool.RMAP_ITEM,
     Pool.STABLE_NODE,
@@ -30,15 +43,15 @@ ROOT_POOLS: Final = (Pool.MM, Pool.INODE, Pool.ANON_VMA)
 
 
 @kernel
-def stable_nodes_behind(state: "State") -> int:
-    """Return the first node behind those of rmap_items and stable nodes."""
+def vmap_base(state: "State") -> int:
+    """Return the node of vmap area 0, behind those of rmap_items and stable nodes."""
     return state.pool[Pool.RMAP_ITEM].capacity + state.pool[Pool.STABLE_NODE].capacity
 
 
 @kernel
 def vma_base(state: "State") -> int:
     """Return the node, in its address space's tree, of area 0."""
-    return stable_nodes_behind(state) + state.pool[Pool.VMAP_AREA].capacity
+    return vmap_base(state) + state.pool[Pool.VMAP_AREA].capacity
 
 
 @kernel
@@ -69,3 +82,17 @@ def inode_root(state: "State", inode: int) -> int:
 def anon_vma_root(state: "State", anon_vma: int) -> int:
     """Return the tree of an anon_vma's chains."""
     return Tree.NR + state.pool[Pool.MM].capacity + state.pool[Pool.INODE].capacity + anon_vma
+
+
+# --- for checks and texts -------------------------------------------------------------------------------
+
+
+def first_node(state: "State", part: NodePart) -> int:
+    """Return the first node of a part of the table of nodes."""
+    return sum(int(state.pool[pool].capacity) for pool in NODE_POOLS[:part])
+
+
+def root_of(state: "State", pool: Pool, index: int) -> int:
+    """Return the tree that belongs to a record."""
+    before = ROOT_POOLS[: ROOT_POOLS.index(pool)]
+    return Tree.NR + sum(int(state.pool[other].capacity) for other in before) + index

@@ -21,8 +21,8 @@ from node.counters import Knob
 from node.hw.paging import MIN_LEVELS_64
 from node.hw.pte import PFN_MASK, Pte
 from node.kalloc.vmap_area import VmapCaller, VmapFlag
-from node.pool import Pool
 from node.rbtree import Tree
+from node.tree_nodes import NodePart, first_node
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def areas_in(state: "State", tree: Tree) -> list[int]:
     """Return the areas of a tree in order of address."""
     nodes: list[int] = []
     waiting: list[int] = []
-    base = int(state.pool[Pool.RMAP_ITEM].capacity) + int(state.pool[Pool.STABLE_NODE].capacity)
+    base = first_node(state, NodePart.VMAP_AREA)
     node = int(state.rb_root[tree])
     while node >= 0 or waiting:
         while node >= 0:

@@ -4,18 +4,15 @@ r"""Areas of the kernel's mapped address space: which are free, which are used, 
     | busy |g| lazy | free | busy |g|                     free                     |
                       \                                  /
                        free areas, a red-black tree by address; every node knows the largest area
-                       of its subtree, so a search for "the lowest that fits" never goes down in vain
+                       of its subtree (node/rb_max.py), so a search for "the lowest that fits" never
+                       goes down in vain
 
-                   [20..24) 9              an area and its ``largest``: to find 3 pages, go left while the
-                   /        \              left subtree has 3; here it ends at [10..13) without a look at
-            [10..13) 3    [40..49) 9       [20..24)
+                   [20..24) 9              an area and the largest of its subtree: to find 3 pages, go left
+                   /        \              while the left subtree has 3; here it ends at [10..13) without
+            [10..13) 3    [40..49) 9       a look at [20..24)
 
-One pool of records, and three trees: FREE_VMAP with ``largest``, BUSY_VMAP (vmap_area_root), and LAZY_VMAP, which are
-unmapped but not flushed (purge_vmap_area_root). Neighbours in a tree are merged when an area enters FREE or LAZY.
-
-The red-black tree (node/rbtree.py) knows nothing of ``largest``. What it rotates, to insert or to erase, lies on the
-way from the place of the change up to the root, or hangs from that way by one link; so one walk up, which
-computes each node's children first and then the node, leaves every ``largest`` right.
+One pool of records, and three trees of one kind: FREE_VMAP, BUSY_VMAP (vmap_area_root), and LAZY_VMAP, whose areas
+are unmapped but not flushed (purge_vmap_area_root). Neighbours in a tree are merged when an area enters FREE or LAZY.
 
 Linux: mm/vmalloc.c (augment_tree_propagate_from, merge_or_add_vmap_area, find_vmap_lowest_match).
 # Differs from Linux: the records are the model's own, and take no memory of the machine (vmap_area_cachep, vm_struct).
@@ -26,9 +23,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from node.joints import rb_erase
 from node.pool import Pool, pool_free
-from node.rbtree import Side, Tree, rb_link
+from node.rb_max import change_own, erase_max, insert_max
+from node.rbtree import Side, Tree
+from node.tree_nodes import vmap_base
 from shared.constants import NIL
 from shared.jit import kernel
 
@@ -39,7 +37,6 @@ VMAP_AREA = np.dtype(
     [
         ("start", np.int64),  # signed addresses
         ("end", np.int64),  # behind the guard page
-        ("largest", np.int64),  # of a free area: bytes of the largest one in its subtree
         ("paddr", np.int64),  # of an area of ioremap: what its first page maps
         ("nr_pages", np.int32),  # frames that are the area's own, and go with it
         ("vmap_flags", np.int32),  # VmapFlag bits
@@ -85,47 +82,9 @@ class VmapStat(IntEnum):
 
 
 @kernel
-def vmap_node(state: "State", area: int) -> int:
-    """Return the tree node of an area."""
-    return state.pool[Pool.RMAP_ITEM].capacity + state.pool[Pool.STABLE_NODE].capacity + area
-
-
-@kernel
 def area_of(state: "State", node: int) -> int:
     """Return the area of a tree node; NIL of NIL."""
-    if node == NIL:
-        return NIL
-    return node - state.pool[Pool.RMAP_ITEM].capacity - state.pool[Pool.STABLE_NODE].capacity
-
-
-# --- largest --------------------------------------------------------------------------------------------
-
-
-@kernel
-def largest_below(state: "State", node: int) -> int:
-    """Return the size of the largest free area in the subtree of ``node``, in bytes; 0 for NIL."""
-    return 0 if node == NIL else state.vmap_area[area_of(state, node)].largest
-
-
-@kernel
-def _compute(state: "State", node: int) -> None:
-    if node == NIL:
-        return
-    area = state.vmap_area[area_of(state, node)]
-    links = state.rb_node[node]
-    below = max(largest_below(state, links.left), largest_below(state, links.right))
-    area.largest = max(area.end - area.start, below)
-
-
-@kernel
-def _compute_upwards(state: "State", node: int) -> None:
-    """Make ``largest`` right after the tree, or an area, changed at ``node``."""
-    while node != NIL:
-        links = state.rb_node[node]
-        _compute(state, links.left)
-        _compute(state, links.right)
-        _compute(state, node)
-        node = links.parent
+    return NIL if node == NIL else node - vmap_base(state)
 
 
 # --- trees ----------------------------------------------------------------------------------------------
@@ -136,36 +95,13 @@ def insert_area(state: "State", tree: int, index: int) -> None:
     """Put an area into a tree, by its address."""
     area = state.vmap_area[index]
     area.tree = tree
-    node = vmap_node(state, index)
-    state.rb_node[node].key = area.start
-    parent = NIL
-    side = Side.LEFT
-    at = state.rb_root[tree]
-    while at != NIL:
-        parent = at
-        side = Side.LEFT if area.start < state.rb_node[at].key else Side.RIGHT
-        at = state.rb_node[at].left if side == Side.LEFT else state.rb_node[at].right
-    rb_link(state, tree, node, parent, side)
-    if tree == Tree.FREE_VMAP:
-        _compute_upwards(state, node)
+    insert_max(state, tree, vmap_base(state) + index, area.start, area.end - area.start)
 
 
 @kernel
 def erase_area(state: "State", index: int) -> None:
     """Take an area out of its tree."""
-    tree = state.vmap_area[index].tree
-    node = vmap_node(state, index)
-    links = state.rb_node[node]
-    lowest = links.parent  # of the nodes whose subtrees change
-    if links.left != NIL and links.right != NIL:  # noqa: PLR1714 (a kernel has no tuples)
-        lowest = links.right  # the smallest node on the right takes the place
-        while state.rb_node[lowest].left != NIL:
-            lowest = state.rb_node[lowest].left
-        if state.rb_node[lowest].parent != node:
-            lowest = state.rb_node[lowest].parent
-    rb_erase(state, tree, node)
-    if tree == Tree.FREE_VMAP:
-        _compute_upwards(state, lowest)
+    erase_max(state, state.vmap_area[index].tree, vmap_base(state) + index)
 
 
 @kernel
@@ -174,10 +110,9 @@ def move_border(state: "State", index: int, start: int, end: int) -> None:
     area = state.vmap_area[index]
     area.start = start
     area.end = end
-    node = vmap_node(state, index)
+    node = vmap_base(state) + index
     state.rb_node[node].key = start
-    if area.tree == Tree.FREE_VMAP:
-        _compute_upwards(state, node)
+    change_own(state, node, end - start)
 
 
 @kernel

@@ -15,8 +15,10 @@ from node.kalloc.vmap_area import VmapFlag, VmapStat
 from node.kalloc.vmap_space import GUARD_BYTES
 from node.phys.page import PageFlag
 from node.pool import Pool
+from node.rb_max_check import check_tree
 from node.rbtree import Tree
 from node.rbtree_check import tree_in_order
+from node.tree_nodes import NodePart, first_node
 from shared.constants import NIL, PAGE_OFFSET_MASK, PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def check_vmap(state: "State") -> list[str]:
             [index for index in areas[tree] if state.vmap_area[index].tree != tree],
             f"vmap area {{}}: is in the {tree.name} tree, and says that it is in another".format,
         )
-    return wrong + _check_cover(state, areas) + _check_largest(state) + _check_entries(state, areas)
+    return wrong + _check_cover(state, areas) + _check_trees(state, areas) + _check_entries(state, areas)
 
 
 def unpurged_ranges(state: "State") -> list[tuple[int, int]]:
@@ -95,28 +97,17 @@ def _check_cover(state: "State", areas: dict[Tree, list[int]]) -> list[str]:
     return wrong + differ("vmap LAZY_PAGES", int(state.vmap_stat[VmapStat.LAZY_PAGES]), lazy, "waiting pages")
 
 
-def _check_largest(state: "State") -> list[str]:
-    """Compute every subtree's largest area from the leaves up."""
-    base = int(state.pool[Pool.RMAP_ITEM].capacity) + int(state.pool[Pool.STABLE_NODE].capacity)
-    largest = {NIL: 0}
-    wrong = []
-    todo = [int(state.rb_root[Tree.FREE_VMAP])]
-    while todo:
-        node = todo.pop()
-        if node in largest:
-            continue
-        links = state.rb_node[node]
-        below = [child for child in (links.left, links.right) if child not in largest]
-        if below:
-            todo += [node, *below]
-            continue
-        area = state.vmap_area[node - base]
-        largest[node] = max(area.end - area.start, largest[links.left], largest[links.right])
-        if area.largest != largest[node]:
-            wrong.append(f"vmap area {area.start:#x}.largest: is {area.largest}, not {largest[node]}")
-        if links.key != area.start:
-            wrong.append(f"vmap area {area.start:#x}: is in the tree at {links.key:#x}")
-    return each(range(len(wrong)), wrong.__getitem__)
+def _check_trees(state: "State", areas: dict[Tree, list[int]]) -> list[str]:
+    """Check the trees against their areas: where each lies, its size, and the largest size below it."""
+    base = first_node(state, NodePart.VMAP_AREA)
+    wrong: list[str] = []
+    for tree in TREES:
+        borders = {index: state.vmap_area[index] for index in areas[tree]}
+        expected = {
+            base + index: (int(area.start), int(area.end - area.start)) for index, area in borders.items()
+        }
+        wrong += check_tree(state, f"{tree.name} tree", tree, expected)
+    return wrong
 
 
 def _check_entries(state: "State", areas: dict[Tree, list[int]]) -> list[str]:

@@ -32,12 +32,12 @@ from node.kalloc.vmap_area import (
     area_of,
     erase_area,
     insert_area,
-    largest_below,
     merge_or_add_area,
     move_border,
     outermost_area,
 )
 from node.pool import Pool, pool_alloc, pool_free
+from node.rb_max import largest_below
 from node.rbtree import Side, Tree
 from shared.constants import MIB, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
@@ -182,7 +182,6 @@ def get_area(state: "State", size: int, align: int, which: int) -> int:
     area = state.vmap_area[index]
     area.start = start
     area.end = start + size
-    area.largest = 0
     area.paddr = 0
     area.nr_pages = 0
     area.vmap_flags = 0

@@ -6,7 +6,7 @@
 Written apart from the kernels: everything is computed anew from the areas and the trees.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,13 +16,13 @@ from node.inode_kind import InodeKind
 from node.pagecache.radix_tree import RADIX_SHIFT, RADIX_SLOTS
 from node.phys.page import PageFlag
 from node.pool import Pool
-from node.vm.area_check import all_areas, check_tree, first_node, root
+from node.rb_max_check import check_tree
+from node.tree_nodes import NodePart, first_node, root_of
+from node.vm.area_check import all_areas
 from shared.constants import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from node.state import State
-
-BY_PLACE: Final = 4  # part of the table of nodes (node/tree_nodes.py)
 
 
 def _pages_of_file(state: "State", inode: int) -> dict[int, int]:
@@ -41,7 +41,7 @@ def _pages_of_file(state: "State", inode: int) -> dict[int, int]:
 
 def check_files(state: "State") -> list[str]:
     """Return one line for each thing that is wrong with files, their pages and the areas that map them."""
-    base = first_node(state, BY_PLACE)
+    base = first_node(state, NodePart.AREA_BY_PLACE)
     by_inode: dict[int, dict[int, tuple[int, int]]] = {}
     for index in all_areas(state):
         vma = state.vma[index]
@@ -56,7 +56,7 @@ def check_files(state: "State") -> list[str]:
         record = state.inode[inode]
         users = by_inode.get(inode, {})
         name = f"inode {inode}"
-        wrong += check_tree(state, f"tree of {name}", root(state, Pool.INODE, inode), users)
+        wrong += check_tree(state, f"tree of {name}", root_of(state, Pool.INODE, inode), users)
         if record.refcount < max(len(users), 1):
             wrong.append(f"{name}.refcount: is {record.refcount}, but {len(users)} areas map it")
         pages = _pages_of_file(state, inode)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from node.counters import Knob, VmStat
-from node.findings import differ, each, used_records, walk_list
+from node.findings import differ, used_records, walk_list
 from node.pool import Pool
-from node.rbtree import Tree
-from node.rbtree_check import tree_in_order
-from node.tree_nodes import NODE_POOLS, ROOT_POOLS
+from node.rb_max_check import check_tree
+from node.tree_nodes import NodePart, first_node, root_of
 from node.vm.anon_vma import RmapWalk
 from node.vm.mappings import living_mms
 from node.vm.vma import VmFlag
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 _PRIVATE_WRITE: Final = VmFlag.WRITE | VmFlag.SHARED | VmFlag.GROWSDOWN
 _CODE: Final = VmFlag.EXEC | VmFlag.WRITE | VmFlag.GROWSDOWN
-# Parts of the table of nodes (node/tree_nodes.py).
-_BY_ADDRESS: Final = 3
-_CHAINS: Final = 5
 
 
 def check_areas(state: "State") -> list[str]:
@@ -38,17 +34,6 @@ def check_areas(state: "State") -> list[str]:
     for mm_index in living_mms(state).tolist():
         wrong += _check_mm_tree(state, mm_index) + _check_sizes(state, mm_index)
     return wrong + _check_anon_vmas(state) + _check_committed(state)
-
-
-def first_node(state: "State", part: int) -> int:
-    """Return the first node of a part of the table of nodes."""
-    return sum(int(state.pool[pool].capacity) for pool in NODE_POOLS[:part])
-
-
-def root(state: "State", pool: Pool, index: int) -> int:
-    """Return the tree that belongs to a record."""
-    before = ROOT_POOLS[: ROOT_POOLS.index(pool)]
-    return Tree.NR + sum(int(state.pool[other].capacity) for other in before) + index
 
 
 def _areas_of(state: "State", mm_index: int) -> list[int]:
@@ -61,51 +46,6 @@ def all_areas(state: "State") -> list[int]:
     return [int(index) for index in np.flatnonzero(used_records(state, Pool.VMA))]
 
 
-def _check_largest(state: "State", name: str, order: list[int]) -> list[str]:
-    """Check of every node of a tree that it knows the largest value below it."""
-
-    def largest(node: int) -> int:
-        if node == NIL:
-            return NIL
-        links = state.rb_node[node]
-        return max(int(state.rb_max[node].own), found.get(links.left, NIL), found.get(links.right, NIL))
-
-    found: dict[int, int] = {}
-    for node in sorted(order, key=lambda node: -_depth(state, node)):
-        found[node] = largest(node)
-    return each(
-        [node for node in order if state.rb_max[node].largest != found[node]],
-        lambda node: f"{name}: node {node}.largest: is {state.rb_max[node].largest}, not {found[node]}",
-    )
-
-
-def _depth(state: "State", node: int) -> int:
-    depth = 0
-    while node != NIL:
-        node = int(state.rb_node[node].parent)
-        depth += 1
-    return depth
-
-
-def check_tree(state: "State", name: str, tree: int, expected: dict[int, tuple[int, int]]) -> list[str]:
-    """Check that a tree has these nodes, with these keys and values of their own."""
-    order, wrong = tree_in_order(state, tree, name)
-    if wrong:
-        return wrong
-    if set(order) != set(expected):
-        odd = sorted(set(order) ^ set(expected))
-        return [f"{name}: node {odd[0]} is in it and should not be, or is not and should"]
-    found = [(int(state.rb_node[node].key), int(state.rb_max[node].own)) for node in order]
-    if sorted(key for key, _ in found) != [key for key, _ in found]:
-        wrong.append(f"{name}: is not in order")
-    wrong += [
-        f"{name}: node {node} has {has} as key and own, not {expected[node]}"
-        for node, has in zip(order, found, strict=True)
-        if has != expected[node]
-    ]
-    return wrong + _check_largest(state, name, order)
-
-
 # --- address spaces -------------------------------------------------------------------------------------
 
 
@@ -116,14 +56,14 @@ def _start_gap(state: "State", index: int) -> int:
 
 
 def _check_mm_tree(state: "State", mm_index: int) -> list[str]:
-    base = first_node(state, _BY_ADDRESS)
+    base = first_node(state, NodePart.AREA_BY_ADDRESS)
     expected = {}
     behind = 0
     members = _areas_of(state, mm_index)
     for index in members:
         expected[base + index] = (int(state.vma[index].start), _start_gap(state, index) - behind)
         behind = int(state.vma[index].end)
-    wrong = check_tree(state, f"tree of mm {mm_index}", root(state, Pool.MM, mm_index), expected)
+    wrong = check_tree(state, f"tree of mm {mm_index}", root_of(state, Pool.MM, mm_index), expected)
     last = int(state.mm[mm_index].last_found)
     if last != NIL and last not in members:
         wrong.append(f"mm {mm_index}.last_found: is area {last}, which is not its own")
@@ -167,7 +107,7 @@ def _check_committed(state: "State") -> list[str]:
 
 
 def _check_anon_vmas(state: "State") -> list[str]:
-    base = first_node(state, _CHAINS)
+    base = first_node(state, NodePart.CHAIN)
     following = state.anon_vma_chain["next_of_vma"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
     by_anon_vma: dict[int, dict[int, tuple[int, int]]] = {}
     fills: dict[int, int] = {}
@@ -206,9 +146,9 @@ def _check_anon_vma(state: "State", index: int, chains: dict[int, tuple[int, int
     """Check that an anon_vma finds exactly the chains that lead to it."""
     name = f"anon_vma {index}"
     if state.knob[Knob.RMAP_WALK] == RmapWalk.TREE:
-        return check_tree(state, f"tree of {name}", root(state, Pool.ANON_VMA, index), chains)
+        return check_tree(state, f"tree of {name}", root_of(state, Pool.ANON_VMA, index), chains)
     following = state.anon_vma_chain["next"][: state.pool[Pool.ANON_VMA_CHAIN].mark].tolist()
-    base = first_node(state, _CHAINS)
+    base = first_node(state, NodePart.CHAIN)
     members = walk_list(int(state.anon_vma[index].first_chain), following)
     if sorted(base + member for member in members) != sorted(chains):
         return [f"{name}: its list has the chains {members}, not {sorted(node - base for node in chains)}"]

@@ -38,7 +38,7 @@ def overlap(state: State) -> None:
 
 
 def forget_largest(state: State) -> None:
-    state.vmap_area[areas_in(state, Tree.FREE_VMAP)[0]].largest = 0
+    state.rb_max[int(state.rb_root[Tree.FREE_VMAP])].largest = 0
 
 
 def other_key(state: State) -> None:
@@ -87,7 +87,7 @@ BREAKS: list[tuple[Callable[[State], None], str]] = [
     (shrink, "leaves a gap"),
     (overlap, "overlaps"),
     (forget_largest, "largest"),
-    (other_key, "is in the tree at"),
+    (other_key, "as key and own"),
     (other_tree, "says that it is in another"),
     (unmap, "pages mapped"),
     (lose_a_record, "are in the trees"),

@@ -10,7 +10,7 @@ from node.counters import Knob, VmEvent
 from node.invariants import check
 from node.joints import vm_unmap_aliases
 from node.kalloc.vmallocinfo import areas_in
-from node.kalloc.vmap_area import VmapStat, area_of, find_vmap_area
+from node.kalloc.vmap_area import VmapStat, find_vmap_area, move_border
 from node.kalloc.vmap_check import check_vmap
 from node.kalloc.vmap_space import VmapRange, get_area, lazy_max_pages, put_area
 from node.pool import Pool
@@ -39,22 +39,20 @@ def give(state: State, vaddr: int) -> int:
     return 0
 
 
+@entry
+def end_at(state: State, index: int, end: int) -> int:
+    """Let a free area end elsewhere."""
+    move_border(state, index, state.vmap_area[index].start, end)
+    return 0
+
+
 def machine(region_pages: int = REGION_PAGES, cpus: int = 1) -> State:
     """Return a machine whose vmalloc region is no larger than this."""
     state = build_state(MachineSpec(memory_bytes=72 * MIB, cpus=cpus))
     first = areas_in(state, Tree.FREE_VMAP)[0]
     end = int(state.knob[Knob.VMALLOC_START]) + region_pages * PAGE_SIZE
     state.knob[Knob.VMALLOC_LAST] = end - 1
-    state.vmap_area[first].end = end
-    for index in areas_in(state, Tree.FREE_VMAP):
-        # Two areas: the modules' is the other's child, so only the root's ``largest`` may be another's.
-        area = state.vmap_area[index]
-        area.largest = area.end - area.start
-    root = state.rb_root[Tree.FREE_VMAP]
-    sizes = [state.vmap_area[index].largest for index in areas_in(state, Tree.FREE_VMAP)]
-    for index in areas_in(state, Tree.FREE_VMAP):
-        if area_of(state, root) == index:
-            state.vmap_area[index].largest = max(sizes)
+    end_at(state, first, end)
     assert [line for line in check_vmap(state) if "largest" in line] == []
     return state
 
