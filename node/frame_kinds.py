@@ -113,6 +113,8 @@ def frame_uses(state: "State", pfn: Ints) -> Ints:
     """Return the FrameUse of each of these frames, which ascend and split no free block."""
     pages = np.asarray(state.page)
     flags = pages["page_flags"][pfn].astype(np.int64)
+    huge = np.flatnonzero(flags & PageFlag.HUGE)
+    flags[huge] |= pages["page_flags"][pages["head"][pfn[huge]]] & PageFlag.MLOCKED  # the head's, for all
     use = np.full(len(pfn), FrameUse.KERNEL, np.int64)
     cached = np.flatnonzero(flags & PageFlag.CACHED)
     is_mapped = mapcounts(state, pfn[cached]) > 0

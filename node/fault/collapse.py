@@ -24,9 +24,9 @@ from node.joints import alloc_frames, flush_tlb_range, handle_mm_fault, try_to_f
 from node.phys.page import PageFlag
 from node.phys.page_alloc import compound_head, free_pages
 from node.phys.zone import PAGEBLOCK_ORDER
-from node.reclaim.lru import LruList, lru_add
 from node.vm.huge_pmd import deposit_table, note_huge_view, pmd_level
 from node.vm.huge_rmap import make_huge_anon, total_mapcount
+from node.vm.mlock_page import lru_add_new_page, munlock_vma_page
 from node.vm.put_page import put_page
 from node.vm.rmap import leave_zero_page, page_mapcount, page_remove_rmap
 from node.vm.vma import find_vma
@@ -132,8 +132,9 @@ def _read_in(state: "State", mm_index: int, vaddr: int) -> int:
 
 
 @kernel
-def _copy_small_pages(state: "State", mm_index: int, position: int, pfn: int) -> None:
+def _copy_small_pages(state: "State", vma_index: int, position: int, pfn: int) -> None:
     """Fill the huge page from the small ones, which lose their entries."""
+    mm_index = state.vma[vma_index].mm
     mm = state.mm[mm_index]
     for number in range(ENTRIES_PER_TABLE):
         pte = state.pt_word[position + number]
@@ -147,6 +148,7 @@ def _copy_small_pages(state: "State", mm_index: int, position: int, pfn: int) ->
         small = pte_pfn(pte)
         copy_content(state, pfn + number, small)
         page_remove_rmap(state, small)
+        munlock_vma_page(state, small, vma_index)
         if state.page[small].mapcount == 0 and state.page[small].page_flags & PageFlag.SWAPCACHE:
             try_to_free_swap(state, small)
         put_page(state, small)
@@ -162,9 +164,9 @@ def _map_collapsed(state: "State", vma_index: int, vaddr: int, pfn: int) -> None
     small = pte_position(state, pgd, vaddr)
     state.pt_word[pmd] = 0
     flush_tlb_range(state, mm_index, vaddr, vaddr + HUGE_PAGE_SIZE, 0)
-    _copy_small_pages(state, mm_index, small, pfn)
+    _copy_small_pages(state, vma_index, small, pfn)
     make_huge_anon(state, pfn, vma_index, vaddr)
-    lru_add(state, LruList.INACTIVE_ANON, pfn)
+    lru_add_new_page(state, pfn, vma_index)
     deposit_table(state, pmd, small >> state.knob[Knob.TABLE_SHIFT])
     bits = mapped_bits(state, vma_index) | write_bits(state, vma_index) | Pte.HUGE
     state.pt_word[pmd] = make_pte(pfn, bits)

@@ -28,7 +28,6 @@ from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.phys.zone import PAGEBLOCK_ORDER
-from node.reclaim.lru import LruList, lru_add
 from node.vm.anon_vma import anon_vma_prepare
 from node.vm.huge_pmd import (
     alloc_deposit,
@@ -41,6 +40,7 @@ from node.vm.huge_pmd import (
 from node.vm.huge_rmap import make_huge_anon
 from node.vm.huge_split import split_huge_pmd
 from node.vm.huge_zero import get_huge_zero_page
+from node.vm.mlock_page import lru_add_new_page
 from node.vm.page_tables import pmd_alloc
 from node.vm.thp import area_may_have_huge, huge_fits, khugepaged_enter, thp_gfp_mask
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL
@@ -91,7 +91,7 @@ def _map_huge_page(state: "State", vma_index: int, position: int, vaddr: int) ->
         return VmFault.OOM
     clear_huge_page(state, pfn)
     make_huge_anon(state, pfn, vma_index, vaddr & ~(HUGE_PAGE_SIZE - 1))
-    lru_add(state, LruList.INACTIVE_ANON, pfn)
+    lru_add_new_page(state, pfn, vma_index)
     deposit_table(state, position, table)
     bits = mapped_bits(state, vma_index) | write_bits(state, vma_index) | Pte.HUGE
     state.pt_word[position] = make_pte(pfn, bits)

@@ -26,8 +26,10 @@ from node.vm.huge_pmd import huge_position
 from node.vm.huge_rmap import defer_split, leave_deferred, total_mapcount
 from node.vm.huge_split import split_huge_pmd
 from node.vm.huge_zero import free_unused_huge_zero
+from node.vm.mlock_page import mlock_page
 from node.vm.put_page import put_page
 from node.vm.rmap import page_address_in_vma
+from node.vm.vma import VmFlag
 from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
 from shared.jit import entry, kernel
 
@@ -139,6 +141,7 @@ def _part_frames(state: "State", pfn: int) -> None:
         page.head = 0
         page.private = 0
         page.order = 0
+        page.mlock_count = 0
         page.refcount = page.mapcount + 1
         if on_list:
             page.page_flags |= PageFlag.LRU
@@ -155,6 +158,33 @@ def _part_frames(state: "State", pfn: int) -> None:
 
 
 @kernel
+def _lock_in_area(state: "State", pfn: int, vma_index: int) -> None:
+    vma = state.vma[vma_index]
+    first = page_address_in_vma(state, vma_index, state.page[pfn].index)
+    for number in range(ENTRIES_PER_TABLE):
+        vaddr = first + (number << PAGE_SHIFT)
+        if vma.start <= vaddr < vma.end:
+            position = pte_position(state, state.mm[vma.mm].pgd_pfn, vaddr)
+            if position != NIL:
+                pte = state.pt_word[position]
+                if pte & Pte.PRESENT and pte_pfn(pte) == pfn + number:
+                    mlock_page(state, pfn + number)
+
+
+@kernel
+def _lock_parts(state: "State", pfn: int) -> None:
+    """Lock those of 512 frames just parted that a locked area maps: as parts of a huge page they were not."""
+    head = state.page[pfn]
+    last = head.index + ENTRIES_PER_TABLE - 1
+    chain = first_chain_at(state, head.mapping, head.index, last)
+    while chain != NIL:
+        vma_index = state.anon_vma_chain[chain].vma
+        chain = next_chain_at(state, chain, head.index, last)
+        if state.vma[vma_index].vm_flags & VmFlag.LOCKED:
+            _lock_in_area(state, pfn, vma_index)
+
+
+@kernel
 def _split_page(state: "State", pfn: int) -> int:
     head = state.page[pfn]
     if total_mapcount(state, pfn) != head.refcount - 1:
@@ -168,6 +198,7 @@ def _split_page(state: "State", pfn: int) -> int:
         defer_split(state, pfn)
     leave_deferred(state, pfn)
     _part_frames(state, pfn)
+    _lock_parts(state, pfn)
     for frame in range(pfn + 1, pfn + ENTRIES_PER_TABLE):
         put_page(state, frame)
     state.vm_event[VmEvent.THP_SPLIT_PAGE] += 1

@@ -23,6 +23,7 @@ from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.phys.zone import PAGEBLOCK_ORDER
 from node.reclaim.lru import lru_del
+from node.vm.mlock_page import clear_mlocked
 from node.vm.rmap import linear_page_index
 from shared.constants import ENTRIES_PER_TABLE, NIL
 from shared.jit import bug_on, entry, kernel
@@ -156,6 +157,7 @@ def free_huge_page(state: "State", pfn: int) -> int:
     bug_on(state, head.huge_mapcount != 0, Panic.MAPCOUNT, pfn)
     if head.page_flags & PageFlag.LRU:
         lru_del(state, pfn)
+    clear_mlocked(state, pfn)
     for frame in range(pfn, pfn + ENTRIES_PER_TABLE):
         page = state.page[frame]
         bug_on(state, page.mapcount != 0, Panic.MAPCOUNT, frame)

@@ -6,7 +6,8 @@ munmap, mprotect and madvise of a part, and copy-on-write, need entries of their
 deposited with the huge entry, so this cannot fail. The rights stay; what was dirty is the page's mark from now on.
 Borders of areas never lie within a huge entry: whoever makes one splits there first (split_vma).
 
-The huge page of zeroes becomes 512 entries of the small one.
+The huge page of zeroes becomes 512 entries of the small one. Where the area is locked, the page is no longer, as far as
+this entry goes: parts of huge pages are not.
 
 Linux: mm/huge_memory.c (__split_huge_pmd_locked, __split_huge_zero_page_pmd, vma_adjust_trans_huge).
 """
@@ -19,7 +20,9 @@ from node.kmap.flush_calls import flush_tlb_page
 from node.phys.page import PageFlag
 from node.vm.huge_pmd import huge_position, is_huge_zero, pmd_level, withdraw_table
 from node.vm.huge_rmap import drop_double_map
+from node.vm.mlock_page import munlock_page
 from node.vm.page_tables import set_table
+from node.vm.vma import VmFlag, area_at_or_below
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL
 from shared.jit import entry, kernel
 
@@ -67,6 +70,8 @@ def split_huge_pmd(state: "State", mm_index: int, position: int, vaddr: int) -> 
         if word & Pte.DIRTY:
             state.page[pfn].page_flags |= PageFlag.DIRTY
         _count_split(state, pfn)
+        if state.vma[area_at_or_below(state, mm_index, vaddr)].vm_flags & VmFlag.LOCKED:
+            munlock_page(state, pfn)
         for number in range(ENTRIES_PER_TABLE):
             state.pt_word[first + number] = make_pte(pfn + number, bits)
     set_table(state, pmd_level(state), position, make_pte(table, TABLE_BITS))

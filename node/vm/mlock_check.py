@@ -9,22 +9,31 @@ from node.findings import Ints, differ, each, used_records
 from node.phys.page import PageFlag
 from node.pool import Pool
 from node.vm.vma import VmFlag
-from shared.constants import PAGE_SHIFT
+from shared.constants import ENTRIES_PER_TABLE, PAGE_SHIFT
 
 if TYPE_CHECKING:
     from node.state import State
     from node.vm.mappings import Mappings
 
 
-def check_mlock(state: "State", mappings: "Mappings", place_of: Ints) -> list[str]:
-    """Return one line for each thing that is wrong with locked pages; ``place_of`` has the area of each entry."""
+def check_mlock(state: "State", mappings: "Mappings", place_of: Ints, large_place_of: Ints) -> list[str]:
+    """Return one line for each thing that is wrong with locked pages.
+
+    ``place_of`` has the area of each entry of the last level, ``large_place_of`` that of each entry above it.
+    """
     page_flags = np.asarray(state.page["page_flags"])
     locked = page_flags & PageFlag.MLOCKED != 0
     in_locked_area = state.vma["vm_flags"][place_of] & VmFlag.LOCKED != 0
     never = PageFlag.ZERO_PAGE | PageFlag.HUGE | PageFlag.HUGETLB
     holding = mappings.present & in_locked_area & (page_flags[mappings.pfn * mappings.present] & never == 0)
     nr_holding = np.bincount(mappings.pfn[holding], minlength=len(page_flags))
-    wrong = differ("NR_MLOCK", state.vm_stat[VmStat.NR_MLOCK], int(locked.sum()), "frames flagged MLOCKED")
+    heads = mappings.huge_heads
+    holding = (state.vma["vm_flags"][large_place_of] & VmFlag.LOCKED != 0) & (
+        page_flags[heads] & PageFlag.HUGE != 0
+    )
+    nr_holding += np.bincount(heads[holding], minlength=len(page_flags))
+    sizes = np.where(page_flags[locked] & PageFlag.HUGE, ENTRIES_PER_TABLE, 1)
+    wrong = differ("NR_MLOCK", state.vm_stat[VmStat.NR_MLOCK], int(sizes.sum()), "frames flagged MLOCKED")
     wrong += each(
         np.flatnonzero(~locked & (nr_holding > 0)),
         lambda pfn: f"frame {pfn}: is in a locked area, but not MLOCKED",

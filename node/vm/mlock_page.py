@@ -11,10 +11,12 @@ shares a word with the list's links; here it has a field of its own, since the l
 
 Pages of a file system that lives in memory are unevictable too, locked or not.
 
+A huge page is locked as a whole, through its head, by the entries that map it whole. Entries of a part lock nothing.
+
 Linux: mm/mlock.c (__mlock_page, __mlock_new_page, __munlock_page, mlock_folio, mlock_new_page, munlock_page),
 mm/internal.h (folio_evictable, mlock_vma_page), mm/page_alloc.c (free_pages_prepare).
 # Differs from Linux: pages change lists at once, not in batches of 15 gathered by each CPU, so none is stranded on the
-way; huge pages are not locked.
+way.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from node.counters import VmEvent, VmStat
 from node.inode_kind import InodeKind
 from node.phys.page import PageFlag
-from node.reclaim.lru import LruList, lru_add, lru_del, lru_for
+from node.reclaim.lru import LruList, lru_add, lru_del, lru_for, lru_size
 from node.vm.vma import VmFlag
 from shared.jit import kernel
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from node.state import State
 
 MOST_LOCKERS: Final = (1 << 15) - 1  # that the field counts
-NOT_LOCKED: Final = PageFlag.ZERO_PAGE | PageFlag.HUGE | PageFlag.HUGETLB
+NOT_LOCKED: Final = PageFlag.ZERO_PAGE | PageFlag.HUGETLB
 
 
 @kernel
@@ -51,7 +53,7 @@ def _cull(state: "State", pfn: int, mlock_count: int) -> None:
     page.page_flags &= ~PageFlag.ACTIVE
     page.mlock_count = mlock_count
     lru_add(state, LruList.UNEVICTABLE, pfn)
-    state.vm_event[VmEvent.UNEVICTABLE_PGS_CULLED] += 1
+    state.vm_event[VmEvent.UNEVICTABLE_PGS_CULLED] += lru_size(state, pfn)
 
 
 @kernel
@@ -68,13 +70,13 @@ def _set_mlocked(state: "State", pfn: int) -> None:
     page = state.page[pfn]
     if not page.page_flags & PageFlag.MLOCKED:
         page.page_flags |= PageFlag.MLOCKED
-        state.vm_stat[VmStat.NR_MLOCK] += 1
-        state.vm_event[VmEvent.UNEVICTABLE_PGS_MLOCKED] += 1
+        state.vm_stat[VmStat.NR_MLOCK] += lru_size(state, pfn)
+        state.vm_event[VmEvent.UNEVICTABLE_PGS_MLOCKED] += lru_size(state, pfn)
 
 
 @kernel
 def mlock_page(state: "State", pfn: int) -> None:
-    """Lock a page once more (mlock_folio)."""
+    """Lock a page, or a huge page by its head, once more (mlock_folio)."""
     page = state.page[pfn]
     if page.page_flags & NOT_LOCKED:
         return
@@ -101,32 +103,32 @@ def munlock_page(state: "State", pfn: int) -> None:
             return
     if page.page_flags & PageFlag.MLOCKED:
         page.page_flags &= ~PageFlag.MLOCKED
-        state.vm_stat[VmStat.NR_MLOCK] -= 1
-        state.vm_event[VmEvent.UNEVICTABLE_PGS_MUNLOCKED] += 1
+        state.vm_stat[VmStat.NR_MLOCK] -= lru_size(state, pfn)
+        state.vm_event[VmEvent.UNEVICTABLE_PGS_MUNLOCKED] += lru_size(state, pfn)
     if on_list and page.page_flags & PageFlag.UNEVICTABLE and is_evictable(state, pfn):
         lru_del(state, pfn)
         page.page_flags &= ~PageFlag.UNEVICTABLE
         lru_add(state, lru_for(state, pfn), pfn)
-        state.vm_event[VmEvent.UNEVICTABLE_PGS_RESCUED] += 1
+        state.vm_event[VmEvent.UNEVICTABLE_PGS_RESCUED] += lru_size(state, pfn)
 
 
 @kernel
 def mlock_vma_page(state: "State", pfn: int, vma_index: int) -> None:
-    """Lock a page that an area has come to map, if the area is locked."""
-    if state.vma[vma_index].vm_flags & VmFlag.LOCKED:
+    """Lock a page that an area has come to map by an entry of the last level, if the area is locked."""
+    if state.vma[vma_index].vm_flags & VmFlag.LOCKED and not state.page[pfn].page_flags & PageFlag.HUGE:
         mlock_page(state, pfn)
 
 
 @kernel
 def munlock_vma_page(state: "State", pfn: int, vma_index: int) -> None:
-    """Unlock a page that an area maps no more, if the area is locked."""
-    if state.vma[vma_index].vm_flags & VmFlag.LOCKED:
+    """Unlock a page that an area maps no more by an entry of the last level, if the area is locked."""
+    if state.vma[vma_index].vm_flags & VmFlag.LOCKED and not state.page[pfn].page_flags & PageFlag.HUGE:
         munlock_page(state, pfn)
 
 
 @kernel
 def lru_add_new_page(state: "State", pfn: int, vma_index: int) -> None:
-    """Put an area's new anonymous page on a list (lru_cache_add_inactive_or_unevictable)."""
+    """Put an area's new anonymous page, small or huge, on a list (lru_cache_add_inactive_or_unevictable)."""
     if state.vma[vma_index].vm_flags & VmFlag.LOCKED:
         _set_mlocked(state, pfn)
         state.page[pfn].page_flags |= PageFlag.SWAPBACKED
@@ -141,5 +143,5 @@ def clear_mlocked(state: "State", pfn: int) -> None:
     page = state.page[pfn]
     if page.page_flags & PageFlag.MLOCKED:
         page.page_flags &= ~PageFlag.MLOCKED
-        state.vm_stat[VmStat.NR_MLOCK] -= 1
-        state.vm_event[VmEvent.UNEVICTABLE_PGS_CLEARED] += 1
+        state.vm_stat[VmStat.NR_MLOCK] -= lru_size(state, pfn)
+        state.vm_event[VmEvent.UNEVICTABLE_PGS_CLEARED] += lru_size(state, pfn)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from node.hw.page_table import pte_position
 from node.hw.pte import PROT_NONE, Pte, pte_pfn
+from node.phys.page import PageFlag
+from node.vm.huge_pmd import huge_position
 from node.vm.mlock_page import mlock_page, munlock_page
+from node.vm.thp import huge_pages_exist
 from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT
 from shared.jit import kernel
 
@@ -16,15 +19,28 @@ if TYPE_CHECKING:
 
 
 @kernel
+def _lock_page(state: "State", pfn: int, lock: int) -> None:
+    if lock:
+        mlock_page(state, pfn)
+    else:
+        munlock_page(state, pfn)
+
+
+@kernel
 def _lock_entries(state: "State", position: int, nr_pages: int, lock: int) -> None:
-    """Lock, or unlock, what the entries of one table map."""
+    """Lock, or unlock, what the entries of one table map: no parts of huge pages."""
     for at in range(position, position + nr_pages):
         pte = state.pt_word[at]
-        if pte & (Pte.PRESENT | PROT_NONE):
-            if lock:
-                mlock_page(state, pte_pfn(pte))
-            else:
-                munlock_page(state, pte_pfn(pte))
+        if pte & (Pte.PRESENT | PROT_NONE) and not state.page[pte_pfn(pte)].page_flags & PageFlag.HUGE:
+            _lock_page(state, pte_pfn(pte), lock)
+
+
+@kernel
+def _lock_huge(state: "State", mm_index: int, vaddr: int, lock: int) -> None:
+    """Lock, or unlock, the huge page that one entry maps at ``vaddr``, if one does."""
+    position = huge_position(state, mm_index, vaddr)
+    if position != NIL:
+        _lock_page(state, pte_pfn(state.pt_word[position]), lock)
 
 
 @kernel
@@ -38,4 +54,6 @@ def lock_pages(state: "State", vma_index: int, lock: int) -> None:
         position = pte_position(state, pgd, vaddr)
         if position != NIL:
             _lock_entries(state, position, (border - vaddr) >> PAGE_SHIFT, lock)
+        elif huge_pages_exist(state):
+            _lock_huge(state, vma.mm, vaddr, lock)
         vaddr = border

@@ -4,13 +4,13 @@
     grow       the area ends later, if nothing is behind it
     move       a second area of the same pages is made; every entry moves there; the first is unmapped
 
-No page is copied and no frame changes hands: only page-table entries move. The area keeps its page numbers (pgoff) and
-its anon_vmas, so reverse mapping finds the pages at their new address. One that never had an anonymous page is numbered
-afresh, which lets it merge with its new neighbours. KSM knows merged pages by address, so merges are undone first.
+No page is copied and no frame changes hands: only page-table entries move (node/vm/move_tables.py). The area keeps its
+page numbers (pgoff) and its anon_vmas, so reverse mapping finds the pages at their new address. One that never had an
+anonymous page is numbered afresh, which lets it merge with its new neighbours. KSM knows merged pages by address, so
+merges are undone first.
 
-Linux: mm/mremap.c (mremap, mremap_to, vma_to_resize, vma_expandable, move_vma, move_page_tables, move_ptes), mm/mmap.c
-(copy_vma).
-# Differs from Linux: no MREMAP_DONTUNMAP; whole tables and huge pages are not moved at once.
+Linux: mm/mremap.c (mremap, mremap_to, vma_to_resize, vma_expandable, move_vma), mm/mmap.c (copy_vma).
+# Differs from Linux: no MREMAP_DONTUNMAP; areas of hugetlb pages are refused.
 """
 
 from enum import IntEnum
@@ -18,28 +18,21 @@ from typing import TYPE_CHECKING, Final
 
 from node.counters import Knob, Request, VmStat
 from node.errno import Errno
-from node.hw.page_table import pte_position
-from node.hw.pte import Pte, is_swap_pte
 from node.joints import (
     break_range,
-    flush_tlb_range,
     get_inode,
     munmap,
-    note_view_change,
     populate_range,
-    swap_in_table,
 )
 from node.pool import Pool, pool_free
 from node.vm.anon_vma import anon_vma_clone
 from node.vm.commit import may_expand_vm, mlock_future_ok, uncommit, vm_enough_memory, vm_stat_account
 from node.vm.mmap import page_align, unmapped_area
-from node.vm.page_tables import pte_alloc
-from node.vm.table_swap import hold_table, release_table
+from node.vm.move_tables import move_page_tables
 from node.vm.vma import VmFlag, link_vma, new_vma, vma_at
 from node.vm.vma_adjust import merge_above, merge_vma, resize_vma
-from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
-from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State
@@ -52,66 +45,6 @@ class MremapFlag(IntEnum):
 
     MAYMOVE = 1
     FIXED = 2
-
-
-# --- entries --------------------------------------------------------------------------------------------
-
-
-@kernel
-def _note_moved(state: "State", mm_index: int, vaddr: int, to: int, pte: int) -> None:
-    """Tell a guest whose memory this is."""
-    note_view_change(state, mm_index, vaddr, View.UNTOUCHED)
-    if is_swap_pte(pte):
-        note_view_change(state, mm_index, to, View.SWAPPED)
-    else:
-        note_view_change(state, mm_index, to, View.WRITABLE if pte & Pte.WRITE else View.READ_ONLY)
-
-
-@kernel
-def _move_entries(state: "State", mm_index: int, vaddr: int, to: int, length: int) -> int:
-    """Move the entries of ``length`` bytes, of one table, to another; return 0, or NIL without memory for that."""
-    if state.knob[Knob.PAGEABLE_TABLES] and swap_in_table(state, mm_index, vaddr) == NIL:
-        return NIL
-    table = hold_table(state, mm_index, vaddr)
-    if table == NIL:
-        return 0
-    place = pte_alloc(state, mm_index, to)
-    release_table(state, table)
-    if place == NIL:
-        return NIL
-    # Only now: reclaim, called for the table, may have changed entries.
-    position = pte_position(state, state.mm[mm_index].pgd_pfn, vaddr)
-    for at in range(length >> PAGE_SHIFT):
-        pte = state.pt_word[position + at]
-        if pte == 0:
-            continue
-        state.pt_word[position + at] = 0
-        state.pt_word[place + at] = pte
-        if state.knob[Knob.IS_HOST]:
-            _note_moved(state, mm_index, vaddr + (at << PAGE_SHIFT), to + (at << PAGE_SHIFT), pte)
-    return 0
-
-
-@kernel
-def _bytes_in_tables(vaddr: int, to: int, length: int) -> int:
-    """Return how much of ``length`` lies in one table at both addresses."""
-    here = HUGE_PAGE_SIZE - vaddr % HUGE_PAGE_SIZE
-    there = HUGE_PAGE_SIZE - to % HUGE_PAGE_SIZE
-    return min(here, there, length)
-
-
-@kernel
-def move_page_tables(state: "State", mm_index: int, vaddr: int, to: int, length: int) -> int:
-    """Move the entries of ``length`` bytes to another address; return how many bytes' were moved."""
-    moved = 0
-    while moved < length:
-        part = _bytes_in_tables(vaddr + moved, to + moved, length - moved)
-        if _move_entries(state, mm_index, vaddr + moved, to + moved, part) == NIL:
-            break
-        moved += part
-    if moved:
-        flush_tlb_range(state, mm_index, vaddr, vaddr + moved, 0)
-    return moved
 
 
 # --- areas ----------------------------------------------------------------------------------------------
@@ -193,7 +126,7 @@ def _area_to_resize(state: "State", mm_index: int, vaddr: int, length: int, new_
     if index == NIL:
         return Errno.EFAULT
     vma = state.vma[index]
-    if length == 0 and not vma.vm_flags & VmFlag.SHARED:
+    if (length == 0 and not vma.vm_flags & VmFlag.SHARED) or vma.vm_flags & VmFlag.HUGETLB:
         return Errno.EINVAL
     if length > vma.end - vaddr:
         return Errno.EFAULT

@@ -65,7 +65,7 @@ def free_table(state: "State", mm_index: int, level: int, pfn: int) -> None:
 
 
 @kernel
-def _alloc_upto(state: "State", mm_index: int, vaddr: int, levels: int) -> int:
+def alloc_upto(state: "State", mm_index: int, vaddr: int, levels: int) -> int:
     """Return where the entry for ``vaddr`` of the table ``levels`` below the top stands, making tables; or NIL."""
     table = state.mm[mm_index].pgd_pfn
     for level in range(levels):
@@ -98,13 +98,13 @@ def set_table(state: "State", level: int, position: int, word: int) -> None:
 @kernel
 def pte_alloc(state: "State", mm_index: int, vaddr: int) -> int:
     """Return where in ``pt_word`` the last level's entry for ``vaddr`` stands, making tables; NIL without memory."""
-    return _alloc_upto(state, mm_index, vaddr, state.knob[Knob.NR_LEVELS] - 1)
+    return alloc_upto(state, mm_index, vaddr, state.knob[Knob.NR_LEVELS] - 1)
 
 
 @kernel
 def pmd_alloc(state: "State", mm_index: int, vaddr: int) -> int:
     """Return where the entry for ``vaddr`` of the level above the last stands, making tables; NIL without memory."""
-    return _alloc_upto(state, mm_index, vaddr, state.knob[Knob.NR_LEVELS] - 2)
+    return alloc_upto(state, mm_index, vaddr, state.knob[Knob.NR_LEVELS] - 2)
 
 
 # --- the top table --------------------------------------------------------------------------------------

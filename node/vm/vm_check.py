@@ -93,7 +93,7 @@ def check_vm(state: "State", mappings: Mappings, held_anon_vmas: Ints) -> list[s
     wrong += _check_counts_of_frames(state, mappings, huge)
     wrong += _check_rights(state, mappings)
     wrong += _check_counts_of_mms(state, mappings, huge)
-    wrong += check_mlock(state, mappings, place_of)
+    wrong += check_mlock(state, mappings, place_of, areas.of(mappings, large=True))
     wrong += _check_huge_rmap(state, areas, mappings, huge)
     return wrong + _check_rmap(state, mappings, place_of) + _check_anon_vmas(state, held_anon_vmas)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.counters import Current, Knob, VmEvent, VmStat
+from node.counters import Current, Knob, Request, VmEvent, VmStat
 from node.fault.collapse import Scan, collapse_range
 from node.fault.khugepaged import khugepaged_slice
 from node.hw.pte import Pte
@@ -15,7 +15,9 @@ from node.phys.page import PageFlag
 from node.proc.pagemap import mapping_pages
 from node.procfs import process
 from node.vm.madvise import Advice, madvise
+from node.vm.mlock import MLOCK_ONFAULT, mlock, mlock2, munlock
 from node.vm.mprotect import mprotect
+from node.vm.mremap import MremapFlag, mremap
 from node.vm.thp import ThpDefrag, ThpMode
 from node.vm.vma import VmFlag
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, INT64_MAX, NIL, PAGE_SIZE
@@ -256,6 +258,87 @@ def test_ksmd_splits_a_huge_page_before_it_merges(machine: HugeMachine) -> None:
     check(machine.state)
 
 
+def lock(machine: HugeMachine, mm: int, vaddr: int, nr_pages: int) -> None:
+    assert mlock(machine.state, mm, vaddr, vaddr + nr_pages * PAGE_SIZE) == 0
+
+
+def move(machine: HugeMachine, mm: int, vaddr: int, nr_pages: int, to: int) -> int:
+    """Move ``nr_pages`` to the address ``to``; return as mremap does."""
+    length = nr_pages * PAGE_SIZE
+    for place, value in enumerate((vaddr, length, length, MremapFlag.MAYMOVE | MremapFlag.FIXED, to)):
+        machine.state.request[Request.A0 + place] = value
+    return mremap(machine.state, mm)
+
+
+def test_locking_a_huge_page_locks_512(machine: HugeMachine) -> None:
+    mm, vaddr = written_huge(machine)
+    lock(machine, mm, vaddr, HUGE)
+    assert machine.stat(VmStat.NR_MLOCK) == HUGE == machine.stat(VmStat.NR_UNEVICTABLE)
+    assert (
+        machine.event(VmEvent.UNEVICTABLE_PGS_MLOCKED)
+        == HUGE
+        == machine.event(VmEvent.UNEVICTABLE_PGS_CULLED)
+    )
+    assert machine.event(VmEvent.THP_SPLIT_PMD) == 0
+    check(machine.state)
+    assert munlock(machine.state, mm, vaddr, vaddr + HUGE_PAGE_SIZE) == 0
+    assert machine.stat(VmStat.NR_MLOCK) == 0 == machine.stat(VmStat.NR_UNEVICTABLE)
+    assert machine.event(VmEvent.UNEVICTABLE_PGS_RESCUED) == HUGE
+    check(machine.state)
+
+
+def test_a_huge_page_is_locked_as_it_comes_and_forgotten_as_it_goes(machine: HugeMachine) -> None:
+    mm = machine.spawn()
+    vaddr = machine.map_aligned(mm, HUGE)
+    lock(machine, mm, vaddr, HUGE)
+    assert machine.event(VmEvent.THP_FAULT_ALLOC) == 1
+    assert machine.stat(VmStat.NR_MLOCK) == HUGE == machine.stat(VmStat.NR_UNEVICTABLE)
+    check(machine.state)
+    machine.exit(mm)
+    assert machine.stat(VmStat.NR_MLOCK) == 0 == machine.stat(VmStat.NR_UNEVICTABLE)
+    check(machine.state)
+
+
+def test_parts_of_a_huge_page_are_locked_only_once_it_is_split(machine: HugeMachine) -> None:
+    """munlock of a page splits the entry; the other 511 stay in a locked area, but are parts of a huge page."""
+    mm, vaddr = written_huge(machine)
+    lock(machine, mm, vaddr, HUGE)
+    assert munlock(machine.state, mm, vaddr, vaddr + PAGE_SIZE) == 0
+    assert machine.event(VmEvent.THP_SPLIT_PMD) == 1
+    assert machine.stat(VmStat.NR_MLOCK) == 0
+    check(machine.state)
+    pfn = machine.frame(mm, vaddr)
+    machine.state.page[pfn].refcount += 1
+    assert split_huge_page(machine.state, pfn) == 1
+    machine.state.page[pfn].refcount -= 1
+    assert machine.stat(VmStat.NR_MLOCK) == HUGE - 1 == machine.stat(VmStat.NR_UNEVICTABLE)
+    check(machine.state)
+
+
+def test_an_aligned_move_takes_the_huge_page_and_its_table_along(machine: HugeMachine) -> None:
+    mm, vaddr = written_huge(machine, 2)
+    frames = [machine.frame(mm, vaddr + number * HUGE_PAGE_SIZE) for number in range(2)]
+    tables = machine.state.mm[mm].nr_page_tables
+    to = vaddr - 8 * HUGE_PAGE_SIZE
+    assert move(machine, mm, vaddr, 2 * HUGE, to) == to
+    assert [machine.frame(mm, to + number * HUGE_PAGE_SIZE) for number in range(2)] == frames
+    assert machine.event(VmEvent.THP_SPLIT_PMD) == 0
+    assert machine.state.mm[mm].nr_page_tables == tables
+    assert machine.read(mm, vaddr) == NIL
+    check(machine.state)
+
+
+def test_a_move_by_less_than_a_huge_page_splits_it(machine: HugeMachine) -> None:
+    mm, vaddr = written_huge(machine)
+    pfn = machine.frame(mm, vaddr)
+    to = vaddr - 8 * HUGE_PAGE_SIZE + 3 * PAGE_SIZE
+    assert move(machine, mm, vaddr, HUGE, to) == to
+    assert [machine.frame(mm, to + page * PAGE_SIZE) for page in range(HUGE)] == list(range(pfn, pfn + HUGE))
+    assert machine.event(VmEvent.THP_SPLIT_PMD) == 1
+    assert machine.event(VmEvent.THP_SPLIT_PAGE) == 0
+    check(machine.state)
+
+
 class Model:
     """What each process may read and write of two huge pages' range, and what it wrote there."""
 
@@ -266,6 +349,7 @@ class Model:
         self.written: dict[int, dict[int, int]] = {first: {}}
         self.mapped = {first: set(range(2 * HUGE))}
         self.writable = {first: set(range(2 * HUGE))}
+        self.locked: dict[int, set[int]] = {first: set()}
         self.value = 0
 
     def address(self, page: int) -> int:
@@ -285,6 +369,7 @@ class Model:
     def unmap(self, mm: int, span: range) -> None:
         self.machine.unmap(mm, self.address(span.start), len(span))
         self.mapped[mm] -= set(span)
+        self.locked[mm] -= set(span)
         self.forget(mm, span)
 
     def forget(self, mm: int, span: range) -> None:
@@ -314,7 +399,7 @@ class Model:
             self.unprotect(mm, span)
 
     def dontneed(self, mm: int, span: range) -> None:
-        if set(span) <= self.mapped[mm]:
+        if set(span) <= self.mapped[mm] - self.locked[mm]:
             start, end = self.address(span.start), self.address(span.stop)
             assert madvise(self.machine.state, mm, start, end, Advice.DONTNEED) == 0
             self.forget(mm, span)
@@ -325,11 +410,33 @@ class Model:
             self.mapped[child] = set(self.mapped[mm])
             self.writable[child] = set(self.writable[mm])
             self.written[child] = dict(self.written[mm])
+            self.locked[child] = set()
 
     def exit(self, mm: int, _span: range) -> None:
         if len(self.written) > 1:
             self.machine.exit(mm)
-            del self.written[mm], self.mapped[mm], self.writable[mm]
+            del self.written[mm], self.mapped[mm], self.writable[mm], self.locked[mm]
+
+    def lock(self, mm: int, span: range) -> None:
+        """Lock what is there, and what comes as it comes."""
+        if set(span) <= self.mapped[mm]:
+            start, end = self.address(span.start), self.address(span.stop)
+            assert mlock2(self.machine.state, mm, start, end, MLOCK_ONFAULT) == 0
+            self.locked[mm] |= set(span)
+
+    def unlock(self, mm: int, span: range) -> None:
+        if set(span) <= self.mapped[mm]:
+            assert munlock(self.machine.state, mm, self.address(span.start), self.address(span.stop)) == 0
+            self.locked[mm] -= set(span)
+
+    def move(self, mm: int, span: range) -> None:
+        """Move what is one area to another address, at a border of 2 MiB if it was at one or not, and back."""
+        vaddr, nr_pages = self.address(span.start), len(span)
+        off = nr_pages % 3 * PAGE_SIZE
+        to = self.vaddr - 8 * HUGE_PAGE_SIZE + span.start * PAGE_SIZE + off
+        if set(span) <= self.mapped[mm] and move(self.machine, mm, vaddr, nr_pages, to) == to:
+            check(self.machine.state)
+            assert move(self.machine, mm, to, nr_pages, vaddr) == vaddr
 
     def split(self, _mm: int, _span: range) -> None:
         shrink_huge(self.machine.state, 0)
@@ -357,6 +464,9 @@ KINDS = [
     "exit",
     "split",
     "collapse",
+    "lock",
+    "unlock",
+    "move",
 ]
 STEPS = st.lists(
     st.tuples(

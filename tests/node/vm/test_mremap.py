@@ -12,7 +12,7 @@ from node.vm.madvise import Advice, madvise
 from node.vm.mremap import MremapFlag, mremap
 from node.vm.rmap_walk import page_referenced
 from node.vm.vma import VmFlag, vma_at
-from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
+from shared.constants import GIB, MIB, NIL, PAGE_SHIFT, PAGE_SIZE
 from tests.models.address_space import AddressSpace
 from tests.node.vm.test_anon_vma import check_every_frame
 from tests.node.vm_machine import VmMachine
@@ -81,6 +81,24 @@ def test_a_moved_page_keeps_its_frame_and_is_found_at_its_new_address(machine: V
     assert machine.read(mm, to) == frames[0]
     assert page_referenced(machine.state, frames[0]) == 1
     check(machine.state)
+
+
+def test_whole_tables_move_with_what_they_map(machine: VmMachine) -> None:
+    """Of 2 MiB, the last table moves; of 1 GiB, the one above it."""
+    state = machine.state
+    mm = machine.spawn()
+    for size in (2 * MIB, GIB):
+        area = machine.map(mm, 2 * size >> PAGE_SHIFT)
+        vaddr = -(-area // size) * size
+        pfn = machine.write(mm, vaddr + PAGE_SIZE, 1)
+        last = machine.write(mm, vaddr + size - PAGE_SIZE, 2)
+        to = vaddr & -512 * size  # below the same table
+        tables = state.mm[mm].nr_page_tables
+        assert remap(machine, mm, (vaddr, size >> PAGE_SHIFT), size >> PAGE_SHIFT, to) == to
+        assert (machine.frame(mm, to + PAGE_SIZE), machine.frame(mm, to + size - PAGE_SIZE)) == (pfn, last)
+        assert state.mm[mm].nr_page_tables == tables
+        assert machine.read(mm, vaddr + PAGE_SIZE) == NIL
+        check(state)
 
 
 def test_a_mapping_grows_where_it_is_if_nothing_is_behind_it(machine: VmMachine) -> None:
