@@ -9,6 +9,10 @@ from typing import Final
 
 from tests.mutation.fault import Fault, check, test_of
 
+FORKED_SLOTS: Final = test_of(
+    "node/swap/test_swap_cache.py", "test_forked_processes_share_slots_and_the_last_exit_frees_all"
+)
+
 FAULTS: Final = (
     # --- KSM
     Fault(
@@ -17,7 +21,7 @@ FAULTS: Final = (
         "_next_item_to_scan",
         "state.rb_root[Tree.UNSTABLE] = NIL",
         "pass",
-        check("ksm_batch"),
+        check("ksm_volatile"),
     ),
     Fault(
         "a page is merged while it changes",
@@ -28,12 +32,20 @@ FAULTS: Final = (
         check("ksm_volatile"),
     ),
     Fault(
-        "merged page keeps a stale translation",
+        "a merged page stays writable in the TLB",
+        "node/ksm/merge.py",
+        "_write_protect",
+        "flush_tlb_page(state, mm_index, vaddr)",
+        "pass",
+        test_of("node/ksm/test_merge.py"),
+    ),
+    Fault(
+        "a page merged away stays in the TLB",
         "node/ksm/merge.py",
         "_replace_page",
         "flush_tlb_page(state, mm_index, vaddr)",
         "pass",
-        test_of("node/ksm/test_ksmd.py"),
+        test_of("node/ksm/test_merge.py"),
     ),
     # --- reverse mapping
     Fault(
@@ -67,7 +79,23 @@ FAULTS: Final = (
         "_copy_present",
         "state.pt_word[position] = pte & ~Pte.WRITE",
         "state.pt_word[position] = pte",
+        test_of("node/vm/test_fork.py"),
+    ),
+    Fault(
+        "child may write what it shares",
+        "node/vm/fork.py",
+        "_copy_present",
+        "state.pt_word[to] = pte & ~(Pte.WRITE | Pte.ACCESSED)",
+        "state.pt_word[to] = pte & ~Pte.ACCESSED",
         check("ksm_fork"),
+    ),
+    Fault(
+        "fork leaves a page to be one's own",
+        "node/vm/fork.py",
+        "_copy_present",
+        "page.page_flags = flags & ~PageFlag.ANON_EXCLUSIVE",
+        "page.page_flags = flags",
+        test_of("node/vm/test_fork.py"),
     ),
     Fault(
         "fork does not flush the parent",
@@ -83,18 +111,7 @@ FAULTS: Final = (
         "dup_swap_entry",
         "state.swap_slot[slot].nr_users += 1",
         "pass",
-        test_of(
-            "node/swap/test_swap_cache.py",
-            "test_forked_processes_share_slots_and_the_last_exit_frees_all",
-        ),
-    ),
-    Fault(
-        "a shared page is written in place",
-        "node/fault/cow.py",
-        "_may_reuse",
-        "if holder.refcount > (2 if page.page_flags & PageFlag.SWAPCACHE else 1):",
-        "if holder.refcount > 3:",
-        test_of("node/vm/test_fork.py"),
+        FORKED_SLOTS,
     ),
     Fault(
         "a page whose slot others use is written in place",
@@ -102,7 +119,7 @@ FAULTS: Final = (
         "_may_reuse",
         "return 1 if holder.refcount == 1 else 0",
         "return 1",
-        test_of("node/swap/test_swap_cache.py"),
+        FORKED_SLOTS,
     ),
     Fault(
         "a merged page is written in place",
@@ -110,15 +127,23 @@ FAULTS: Final = (
         "_may_reuse",
         "if page.page_flags & PageFlag.KSM or not page.page_flags & PageFlag.ANON:",
         "if not page.page_flags & PageFlag.ANON:",
-        check("ksm_cow"),
+        test_of("node/ksm/test_merge.py"),
     ),
     Fault(
-        "a copied page stays in the TLB",
+        "a copied page stays in another CPU's TLB",
         "node/fault/cow.py",
         "_copy_page",
         "flush_tlb_page(state, mm_index, vaddr)",
         "pass",
-        test_of("node/vm/test_fork.py"),
+        test_of("node/fault/test_cow.py"),
+    ),
+    Fault(
+        "a page of zeroes that is left still counts",
+        "node/vm/rmap.py",
+        "leave_zero_page",
+        "mm.nr_zero -= 1",
+        "pass",
+        test_of("node/fault/test_fault.py"),
     ),
     # --- areas and their sizes
     Fault(
@@ -127,6 +152,22 @@ FAULTS: Final = (
         "change_protection",
         "if nr_lost:",
         "if nr_lost > 1:",
+        test_of("node/vm/test_mprotect.py"),
+    ),
+    Fault(
+        "a page that moves stays in the TLB at its old place",
+        "node/vm/mremap.py",
+        "FUNC",
+        "flush_tlb_range(state, mm_index, vaddr, vaddr + moved, 0)",
+        "pass",
+        test_of("node/vm/test_mremap.py"),
+    ),
+    Fault(
+        "a single page given up stays in the TLB",
+        "node/vm/unmap.py",
+        "zap_page_range",
+        "if nr_pages:",
+        "if nr_pages > 1:",
         test_of("node/vm/test_areas.py"),
     ),
     Fault(
@@ -143,7 +184,7 @@ FAULTS: Final = (
         "_keeps_its_distance",
         "return 1 if vaddr - neighbour.end >= state.knob[Knob.STACK_GUARD_PAGES] << PAGE_SHIFT else 0",
         "return 1 if vaddr - neighbour.end >= (state.knob[Knob.STACK_GUARD_PAGES] - 1) << PAGE_SHIFT else 0",
-        test_of("node/vm/test_exec.py"),
+        test_of("node/vm/test_stack.py"),
     ),
     Fault(
         "munlock takes two locks away",
@@ -160,7 +201,9 @@ FAULTS: Final = (
         "_count_split",
         "head.refcount += ENTRIES_PER_TABLE - 1",
         "head.refcount += ENTRIES_PER_TABLE",
-        check("thp"),
+        test_of(
+            "node/vm/test_huge_pages.py", "test_a_part_unmapped_splits_the_entry_and_waits_for_the_page"
+        ),
     ),
     Fault(
         "tables of the third level count too",
@@ -212,6 +255,14 @@ FAULTS: Final = (
         "elif state.tlb_context[cpu * NR_ASIDS + asid].tlb_gen <= tlb_gen:",
         test_of("node/kmap/test_asid.py"),
     ),
+    Fault(
+        "user mode's table lacks what the process maps",
+        "node/kmap/pti.py",
+        "set_pgd",
+        "state.pt_word[user_pgd_position(position)] = word",
+        "pass",
+        test_of("node/kmap/test_pti.py", "test_user_space_is_in_both_copies_and_cannot_be_executed_by_the_kernel"),
+    ),
     # --- reclaim
     Fault(
         "OOM badness leaves out swapped pages",
@@ -219,7 +270,7 @@ FAULTS: Final = (
         "oom_badness",
         "return get_mm_rss(state, mm_index) + mm.nr_swap + mm.nr_page_tables + adjusted",
         "return get_mm_rss(state, mm_index) + mm.nr_page_tables + adjusted",
-        test_of("node/reclaim/test_oom.py"),
+        test_of("node/reclaim/test_oom.py", "test_badness_counts_swapped_pages_and_the_adjustment_decides"),
     ),
     Fault(
         "a page used once is reclaimed",
@@ -227,6 +278,6 @@ FAULTS: Final = (
         "_check_references",
         "if nr_referenced == 0:",
         "if nr_referenced <= 1:",
-        test_of("node/reclaim/test_vmscan.py"),
+        test_of("node/reclaim/test_vmscan.py", "test_the_oldest_unused_pages_go_first_and_used_ones_stay"),
     ),
 )
