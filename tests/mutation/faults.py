@@ -157,7 +157,7 @@ FAULTS: Final = (
     Fault(
         "a page that moves stays in the TLB at its old place",
         "node/vm/mremap.py",
-        "FUNC",
+        "move_page_tables",
         "flush_tlb_range(state, mm_index, vaddr, vaddr + moved, 0)",
         "pass",
         test_of("node/vm/test_mremap.py"),
@@ -168,7 +168,15 @@ FAULTS: Final = (
         "zap_page_range",
         "if nr_pages:",
         "if nr_pages > 1:",
-        test_of("node/vm/test_areas.py"),
+        test_of("node/vm/test_madvise.py"),
+    ),
+    Fault(
+        "a page freed lazily is written behind its back",
+        "node/vm/madvise.py",
+        "_free_lazily",
+        "flush_tlb_page(state, mm_index, vaddr)",
+        "pass",
+        test_of("node/vm/test_madvise.py"),
     ),
     Fault(
         "unmapping takes back a page too little",
@@ -201,9 +209,7 @@ FAULTS: Final = (
         "_count_split",
         "head.refcount += ENTRIES_PER_TABLE - 1",
         "head.refcount += ENTRIES_PER_TABLE",
-        test_of(
-            "node/vm/test_huge_pages.py", "test_a_part_unmapped_splits_the_entry_and_waits_for_the_page"
-        ),
+        test_of("node/vm/test_huge_pages.py", "test_a_part_unmapped_splits_the_entry_and_waits_for_the_page"),
     ),
     Fault(
         "tables of the third level count too",
@@ -261,7 +267,9 @@ FAULTS: Final = (
         "set_pgd",
         "state.pt_word[user_pgd_position(position)] = word",
         "pass",
-        test_of("node/kmap/test_pti.py", "test_user_space_is_in_both_copies_and_cannot_be_executed_by_the_kernel"),
+        test_of(
+            "node/kmap/test_pti.py", "test_user_space_is_in_both_copies_and_cannot_be_executed_by_the_kernel"
+        ),
     ),
     # --- reclaim
     Fault(
