@@ -37,7 +37,7 @@ def check(case: str) -> Killer:
     return Killer(f"check {case}", ("-m", "cluster", "check", f"{GOLDENS}/{case}.json.gz"))
 
 
-def test_of(file: str, *names: str) -> Killer:
+def suite(file: str, *names: str) -> Killer:
     """Return the killer that runs tests of a file, by their names, or all of them; it stops at the first failure."""
     path = f"tests/{file}"
     nodes = [f"{path}::{name}" for name in names] or [path]
@@ -48,18 +48,18 @@ def test_of(file: str, *names: str) -> Killer:
 def seeded(fault: Fault, root: Path) -> str:
     """Return the text of the fault's file with the fault in it.
 
-    Raises ``StaleFaultError`` if the line is not there exactly once, or the outcome is no Python.
+    Raises ``StaleFaultError`` if the line is not there exactly once, or if the faulty one is no Python or has names
+    that the file has not: it would be a mistake in the list that turned the killer red.
     """
     where = f"{fault.name}: {fault.file}: {fault.function}"
     try:
         text = (root / fault.file).read_text()
-        functions = [
-            node
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.FunctionDef) and node.name == fault.function
-        ]
+        tree = ast.parse(text)
     except (OSError, SyntaxError) as error:
         raise StaleFaultError(f"{where}: {error}") from None
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == fault.function
+    ]
     if len(functions) != 1:
         raise StaleFaultError(f"{where}: {len(functions)} functions of this name")
     lines = text.splitlines(keepends=True)
@@ -70,7 +70,13 @@ def seeded(fault: Fault, root: Path) -> str:
     lines[found[0]] = lines[found[0]].replace(fault.line, fault.faulty)
     changed = "".join(lines)
     try:
-        ast.parse(changed)
+        unknown = _names(ast.parse(changed)) - _names(tree)
     except SyntaxError as error:
         raise StaleFaultError(f"{where}: the faulty line is no Python: {error.msg}") from None
+    if unknown:
+        raise StaleFaultError(f"{where}: the file has no {', '.join(sorted(unknown))}")
     return changed
+
+
+def _names(tree: ast.Module) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

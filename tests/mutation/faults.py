@@ -7,9 +7,9 @@ see its fault, the missing test was written.
 
 from typing import Final
 
-from tests.mutation.fault import Fault, check, test_of
+from tests.mutation.fault import Fault, check, suite
 
-FORKED_SLOTS: Final = test_of(
+FORKED_SLOTS: Final = suite(
     "node/swap/test_swap_cache.py", "test_forked_processes_share_slots_and_the_last_exit_frees_all"
 )
 
@@ -37,7 +37,7 @@ FAULTS: Final = (
         "_write_protect",
         "flush_tlb_page(state, mm_index, vaddr)",
         "pass",
-        test_of("node/ksm/test_merge.py"),
+        suite("node/ksm/test_merge.py"),
     ),
     Fault(
         "a page merged away stays in the TLB",
@@ -45,7 +45,7 @@ FAULTS: Final = (
         "_replace_page",
         "flush_tlb_page(state, mm_index, vaddr)",
         "pass",
-        test_of("node/ksm/test_merge.py"),
+        suite("node/ksm/test_merge.py"),
     ),
     # --- reverse mapping
     Fault(
@@ -54,7 +54,7 @@ FAULTS: Final = (
         "page_add_rmap",
         "page.mapcount += 1",
         "page.mapcount = 1",
-        test_of("node/fault/test_file.py"),
+        suite("node/fault/test_file.py"),
     ),
     Fault(
         "last page of an area not in its anon_vma",
@@ -62,7 +62,7 @@ FAULTS: Final = (
         "_enter",
         "last = vma.pgoff + ((vma.end - vma.start) >> PAGE_SHIFT) - 1",
         "last = vma.pgoff + ((vma.end - vma.start) >> PAGE_SHIFT) - 2",
-        test_of("node/vm/test_anon_vma.py"),
+        suite("node/vm/test_anon_vma.py"),
     ),
     Fault(
         "upper part of a split has the lower's place",
@@ -70,7 +70,7 @@ FAULTS: Final = (
         "split_vma",
         "upper.pgoff = vma.pgoff + ((vaddr - vma.start) >> PAGE_SHIFT)",
         "upper.pgoff = vma.pgoff",
-        test_of("node/vm/test_mmap.py"),
+        suite("node/vm/test_mmap.py"),
     ),
     # --- fork and copy-on-write
     Fault(
@@ -79,7 +79,7 @@ FAULTS: Final = (
         "_copy_present",
         "state.pt_word[position] = pte & ~Pte.WRITE",
         "state.pt_word[position] = pte",
-        test_of("node/vm/test_fork.py"),
+        suite("node/vm/test_fork.py"),
     ),
     Fault(
         "child may write what it shares",
@@ -95,7 +95,7 @@ FAULTS: Final = (
         "_copy_present",
         "page.page_flags = flags & ~PageFlag.ANON_EXCLUSIVE",
         "page.page_flags = flags",
-        test_of("node/vm/test_fork.py"),
+        suite("node/vm/test_fork.py"),
     ),
     Fault(
         "fork does not flush the parent",
@@ -103,7 +103,7 @@ FAULTS: Final = (
         "fork_mm",
         "flush_tlb_mm(state, parent)",
         "pass",
-        test_of("node/vm/test_fork.py"),
+        suite("node/vm/test_fork.py"),
     ),
     Fault(
         "child's swap entry not counted",
@@ -127,7 +127,7 @@ FAULTS: Final = (
         "_may_reuse",
         "if page.page_flags & PageFlag.KSM or not page.page_flags & PageFlag.ANON:",
         "if not page.page_flags & PageFlag.ANON:",
-        test_of("node/ksm/test_merge.py"),
+        suite("node/ksm/test_merge.py"),
     ),
     Fault(
         "a copied page stays in another CPU's TLB",
@@ -135,7 +135,7 @@ FAULTS: Final = (
         "_copy_page",
         "flush_tlb_page(state, mm_index, vaddr)",
         "pass",
-        test_of("node/fault/test_cow.py"),
+        suite("node/fault/test_cow.py"),
     ),
     Fault(
         "a page of zeroes that is left still counts",
@@ -143,7 +143,7 @@ FAULTS: Final = (
         "leave_zero_page",
         "mm.nr_zero -= 1",
         "pass",
-        test_of("node/fault/test_fault.py"),
+        suite("node/fault/test_fault.py", "test_writing_a_page_that_was_only_read_leaves_the_page_of_zeroes"),
     ),
     # --- areas and their sizes
     Fault(
@@ -152,7 +152,7 @@ FAULTS: Final = (
         "change_protection",
         "if nr_lost:",
         "if nr_lost > 1:",
-        test_of("node/vm/test_mprotect.py"),
+        suite("node/vm/test_mprotect.py"),
     ),
     Fault(
         "a page that moves stays in the TLB at its old place",
@@ -160,7 +160,7 @@ FAULTS: Final = (
         "move_page_tables",
         "flush_tlb_range(state, mm_index, vaddr, vaddr + moved, 0)",
         "pass",
-        test_of("node/vm/test_mremap.py"),
+        suite("node/vm/test_mremap.py", "test_a_moved_page_keeps_its_frame_and_is_found_at_its_new_address"),
     ),
     Fault(
         "a single page given up stays in the TLB",
@@ -168,7 +168,7 @@ FAULTS: Final = (
         "zap_page_range",
         "if nr_pages:",
         "if nr_pages > 1:",
-        test_of("node/vm/test_madvise.py"),
+        suite("node/vm/test_madvise.py"),
     ),
     Fault(
         "a page freed lazily is written behind its back",
@@ -176,7 +176,7 @@ FAULTS: Final = (
         "_free_lazily",
         "flush_tlb_page(state, mm_index, vaddr)",
         "pass",
-        test_of("node/vm/test_madvise.py"),
+        suite("node/vm/test_madvise.py"),
     ),
     Fault(
         "unmapping takes back a page too little",
@@ -184,7 +184,7 @@ FAULTS: Final = (
         "_uncount_area",
         "uncommit(state, nr_pages)",
         "uncommit(state, nr_pages - 1)",
-        test_of("node/vm/test_commit.py"),
+        suite("node/vm/test_commit.py"),
     ),
     Fault(
         "a stack leaves one page of its gap too few",
@@ -192,7 +192,7 @@ FAULTS: Final = (
         "_keeps_its_distance",
         "return 1 if vaddr - neighbour.end >= state.knob[Knob.STACK_GUARD_PAGES] << PAGE_SHIFT else 0",
         "return 1 if vaddr - neighbour.end >= (state.knob[Knob.STACK_GUARD_PAGES] - 1) << PAGE_SHIFT else 0",
-        test_of("node/vm/test_stack.py"),
+        suite("node/vm/test_stack.py"),
     ),
     Fault(
         "munlock takes two locks away",
@@ -200,7 +200,7 @@ FAULTS: Final = (
         "munlock_page",
         "page.mlock_count = max(page.mlock_count - 1, 0)",
         "page.mlock_count = max(page.mlock_count - 2, 0)",
-        test_of("node/vm/test_mlock.py"),
+        suite("node/vm/test_mlock.py"),
     ),
     # --- huge pages and tables
     Fault(
@@ -209,7 +209,7 @@ FAULTS: Final = (
         "_count_split",
         "head.refcount += ENTRIES_PER_TABLE - 1",
         "head.refcount += ENTRIES_PER_TABLE",
-        test_of("node/vm/test_huge_pages.py", "test_a_part_unmapped_splits_the_entry_and_waits_for_the_page"),
+        suite("node/vm/test_huge_pages.py", "test_a_part_unmapped_splits_the_entry_and_waits_for_the_page"),
     ),
     Fault(
         "tables of the third level count too",
@@ -226,7 +226,7 @@ FAULTS: Final = (
         "free_one_page",
         "buddy = pfn ^ (1 << order)",
         "buddy = pfn + (1 << order)",
-        test_of("node/phys/test_buddy.py"),
+        suite("node/phys/test_buddy.py"),
     ),
     Fault(
         "per-CPU list holds a frame too many",
@@ -234,7 +234,7 @@ FAULTS: Final = (
         "pcp_free",
         "if lists.count >= lists.limit:",
         "if lists.count > lists.limit:",
-        test_of("node/phys/test_pcp.py"),
+        suite("node/phys/test_pcp.py"),
     ),
     # --- TLBs
     Fault(
@@ -243,7 +243,7 @@ FAULTS: Final = (
         "_flush_one_user",
         "drop_page(state, cpu, vaddr, user_pcid(state, asid), 0)",
         "drop_page(state, cpu, vaddr, kernel_pcid(state, asid), 0)",
-        test_of("node/kmap/test_tlb_flush.py"),
+        suite("node/kmap/test_tlb_flush.py", "test_up_to_33_pages_are_flushed_singly_and_more_as_a_whole"),
     ),
     Fault(
         "33 pages are flushed as a whole",
@@ -251,7 +251,7 @@ FAULTS: Final = (
         "_flush_range",
         "if end != FLUSH_ALL and (end - start) >> PAGE_SHIFT > SINGLE_PAGE_FLUSH_CEILING:",
         "if end != FLUSH_ALL and (end - start) >> PAGE_SHIFT >= SINGLE_PAGE_FLUSH_CEILING:",
-        test_of("node/kmap/test_tlb_flush.py"),
+        suite("node/kmap/test_tlb_flush.py", "test_up_to_33_pages_are_flushed_singly_and_more_as_a_whole"),
     ),
     Fault(
         "an old generation switched to without flush",
@@ -259,7 +259,7 @@ FAULTS: Final = (
         "_switch_to",
         "elif state.tlb_context[cpu * NR_ASIDS + asid].tlb_gen == tlb_gen:",
         "elif state.tlb_context[cpu * NR_ASIDS + asid].tlb_gen <= tlb_gen:",
-        test_of("node/kmap/test_asid.py"),
+        suite("node/kmap/test_asid.py"),
     ),
     Fault(
         "user mode's table lacks what the process maps",
@@ -267,7 +267,7 @@ FAULTS: Final = (
         "set_pgd",
         "state.pt_word[user_pgd_position(position)] = word",
         "pass",
-        test_of(
+        suite(
             "node/kmap/test_pti.py", "test_user_space_is_in_both_copies_and_cannot_be_executed_by_the_kernel"
         ),
     ),
@@ -278,7 +278,7 @@ FAULTS: Final = (
         "oom_badness",
         "return get_mm_rss(state, mm_index) + mm.nr_swap + mm.nr_page_tables + adjusted",
         "return get_mm_rss(state, mm_index) + mm.nr_page_tables + adjusted",
-        test_of("node/reclaim/test_oom.py", "test_badness_counts_swapped_pages_and_the_adjustment_decides"),
+        suite("node/reclaim/test_oom.py", "test_badness_counts_swapped_pages_and_the_adjustment_decides"),
     ),
     Fault(
         "a page used once is reclaimed",
@@ -286,6 +286,6 @@ FAULTS: Final = (
         "_check_references",
         "if nr_referenced == 0:",
         "if nr_referenced <= 1:",
-        test_of("node/reclaim/test_vmscan.py", "test_the_oldest_unused_pages_go_first_and_used_ones_stay"),
+        suite("node/reclaim/test_vmscan.py", "test_the_oldest_unused_pages_go_first_and_used_ones_stay"),
     ),
 )
