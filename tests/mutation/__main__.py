@@ -7,7 +7,7 @@ must see them.
 Kernels run as plain Python: nothing is compiled for a line that lives a few seconds.
 
 Exit status: 0 all killed; 1 some survived; 2 wrong usage, a line of the list that is not in the source exactly once,
-or a killer that is red without a fault or gives no verdict.
+or a killer that is red without a fault or gives no verdict; 130 SIGINT.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from tests.mutation.scratch import Outcome, Verdict, copy_tree, run_killer, run_
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 SURVIVED: Final = 1
 REFUSED: Final = 2
+INTERRUPTED: Final = 130
 SHOWN: Final = {Verdict.RED: "killed", Verdict.GREEN: "SURVIVED", Verdict.BROKEN: "BROKEN"}
 
 
@@ -63,9 +64,13 @@ def main(arguments: Sequence[str] | None = None, faults: Sequence[Fault] = FAULT
         copy_tree(root, original)
         with ThreadPoolExecutor(options.jobs) as pool:
             run = _Run(pool, verbose=options.verbose)
-            if options.green and not run.all_green(chosen, original):
-                return REFUSED
-            return run.judge(chosen, original)
+            try:
+                if options.green and not run.all_green(chosen, original):
+                    return REFUSED
+                return run.judge(chosen, original)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                return INTERRUPTED
 
 
 class _Run:

@@ -54,7 +54,7 @@ FAULTS: Final = (
         "page_add_rmap",
         "page.mapcount += 1",
         "page.mapcount = 1",
-        suite("node/fault/test_file.py"),
+        suite("node/fault/test_file.py", "test_a_read_maps_the_cached_pages_around_it"),
     ),
     Fault(
         "last page of an area not in its anon_vma",
@@ -226,7 +226,7 @@ FAULTS: Final = (
         "free_one_page",
         "buddy = pfn ^ (1 << order)",
         "buddy = pfn + (1 << order)",
-        suite("node/phys/test_buddy.py"),
+        suite("node/phys/test_buddy.py", "test_a_block_is_split_to_serve_and_its_halves_stay_free"),
     ),
     Fault(
         "per-CPU list holds a frame too many",
