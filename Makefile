@@ -5,6 +5,7 @@
 #   make lint           format, ruff, types, import contracts
 #   make bench          the benchmarks beside their C twins
 #   make kernel-check   the simulated kernel against a real one's counters
+#   make mutation       one-line faults seeded into kernels: a check or a test must see each
 #   make clean          removes .venv and what tools left (runs/ stays)
 #
 # PYTHON names the interpreter that .venv is made with (3.11 or later).
@@ -18,7 +19,7 @@ WARM := $(BIN)/python -m node.warm
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-compiled test-checked test-uncompiled lint bench kernel-check clean
+.PHONY: help install demo test test-compiled test-checked test-uncompiled lint bench kernel-check mutation clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -70,6 +71,10 @@ kernel-check: install
 	$(NEED) kernel-check
 	$(BIN)/pagefleet check tests/golden/*.json.gz
 	$(BIN)/python -m tests.kernel.compare tests/kernel/cases/*.pf
+
+# Every fault goes into a scratch copy; kernels run as plain Python.
+mutation: install
+	$(BIN)/python -m tests.mutation --jobs 2
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -81,6 +81,17 @@ def test_above_high_a_batch_of_the_coldest_goes_back(state: State) -> None:
     assert check_frames(state) == []
 
 
+def test_a_batch_goes_back_with_the_frame_that_reaches_high(state: State) -> None:
+    frames = [take(state) for _ in range(3 * BATCH)]
+    assert count(state) == 0
+    held = []
+    for pfn in frames[:HIGH]:
+        give(state, pfn)
+        held.append(count(state))
+    assert held == [*range(1, HIGH), HIGH - BATCH]
+    assert check_frames(state) == []
+
+
 def test_each_cpu_has_lists_of_its_own(state: State) -> None:
     pfn = take(state)
     state.current[Current.CPU] = 1
