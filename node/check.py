@@ -22,10 +22,9 @@ from typing import Any, Final
 
 from node.check_partial import PartialCase, partial_case
 from node.golden_file import Golden, GoldenError, load_golden
-from node.golden_harness import harness_figures
-from node.golden_layout import LayoutError, recorded_start
+from node.golden_harness import recorded_in
+from node.golden_layout import LayoutError
 from node.golden_machine import machine_of, unmodelled_settings, warnings_of
-from node.golden_memory import recorded_zones
 from node.golden_write import value_of, workload_of, written_golden
 from node.machine import Machine
 from node.program.program import Program
@@ -138,13 +137,7 @@ def run_case(case: Case) -> tuple[CaseResult, Golden]:
     try:
         machine = Machine(case.spec)
         warnings = warnings_of(golden, machine.state)
-        result = case.program.run(
-            machine.state,
-            as_recorded=True,
-            start=recorded_start(golden),
-            figures=harness_figures(golden),
-            zones=recorded_zones(golden),
-        )
+        result = case.program.run(machine.state, recorded_in(golden))
     except NotModelled as error:
         return CaseResult(case.name, (), error.names), {}
     except KeyError as error:

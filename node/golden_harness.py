@@ -7,7 +7,8 @@ public cases); nothing else in the simulator knows of them.
     controller           1264 anonymous pages before the first command, 16 page tables of the two lowest levels
     spawn                276 minor faults, 101 anonymous pages, 5 page tables
     fork                 1 fault in the parent and 20 in the child; 8 pages copied between them, one of which the
-                         child reuses behind the parent's copy
+                         child reuses behind the parent's copy; 2 frames for pipes
+    trivial program      39 faults, 45 frames, which are free again when it has ended
     parent's next turn   3 faults more: pages whose copy the child took, written again
     files                712 pages of the initramfs, which nothing reclaims, and 12 of shared memory; of them the
                          controller maps 616 and 12, a process 200 and 1, one that was forked 162 and 12
@@ -22,21 +23,24 @@ What was free before the first command is each recording's own.
 
 A spawned process is laid out as a static program without address randomisation is: files, data and heap from 0x400000
 on, a stack of which 96 KiB (24 pages) are in use, and below mmap_base the 6 pages of vvar and vdso and a page of shared
-memory. Forking it off and executing it takes and gives back some 3,000 frames.
+memory. Forking it off and executing it takes and gives back some 3,000 frames. What the recorded kernel takes for its
+own objects is in node/golden_kernel.py.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from node.counters import Knob, Request, VmEvent
-from node.golden_layout import GoldenLayout, RecordedStart
+from node.golden_kernel import KernelFrames, slab_growth
+from node.golden_layout import GoldenLayout, RecordedStart, recorded_start
 from node.golden_memory import (
     ZoneFigures,
     activate_page,
     make_files,
     map_pages,
     pte_alloc_at,
+    recorded_zones,
     use_pages,
     use_the_rest,
 )
@@ -63,7 +67,7 @@ TOP_PAGES: Final = 7  # vvar's 4 and vdso's 2 (arch/x86/entry/vdso), and one tha
 STACK_PAGES: Final = (
     33  # VmStk of a process that has just begun: setup_arg_pages leaves 128 KiB below its arguments
 )
-PROGRAM_EVENTS: Final = (VmEvent.PGFAULT, VmEvent.PGREUSE)
+PROGRAM_EVENTS: Final = (VmEvent.PGFAULT, VmEvent.PGREUSE, VmEvent.PGALLOC_DMA32, VmEvent.PGFREE)
 READ_WRITE: Final = VmFlag.READ | VmFlag.WRITE
 
 
@@ -82,10 +86,14 @@ class HarnessFigures:
     fork_parent_copies: int = 1
     fork_child_faults: int = 20
     fork_child_copies: int = 7
+    fork_kernel_pages: int = 4  # of its stack
+    fork_pipe_pages: int = 2
     fork_child_reuses: int = 1  # of the pages that the parent copied: the child writes to its own behind it
     parent_reuses: int = 3
     program_faults: int = 39  # of vfork_exec, all of them; it forks, and the parent writes its stack again
     program_reuses: int = 2
+    program_allocated: int = 45
+    program_freed: int = 45
     parent_early_reuses: int = 0  # of these, how many come before whatever is next
     image_pages: int = 712
     shared_pages: int = 12
@@ -100,10 +108,13 @@ class HarnessFigures:
 
 
 FILE_FIGURES: Final = tuple(
-    field.name
-    for field in fields(HarnessFigures)
-    if field.name.endswith(
-        ("image_pages", "shared_pages", "active_pages", "stack_pages", "freed", "allocated", "program_faults")
+    each.name
+    for each in fields(HarnessFigures)
+    if each.name.endswith(
+        (
+            *("image_pages", "shared_pages", "active_pages", "stack_pages", "pipe_pages"),
+            *("freed", "allocated", "program_faults"),
+        )
     )
 )
 
@@ -113,7 +124,7 @@ def harness_figures(golden: dict[str, Any]) -> HarnessFigures:
     given = golden.get("harness")
     if given is None:
         return HarnessFigures(parent_early_reuses=_early_reuses(golden))
-    known = {field.name for field in fields(HarnessFigures)}
+    known = {each.name for each in fields(HarnessFigures)}
     if not isinstance(given, dict) or any(
         name not in known or type(value) is not int or value < 0 for name, value in given.items()
     ):
@@ -138,37 +149,52 @@ def _early_reuses(golden: dict[str, Any]) -> int:
     return 0
 
 
-class GoldenHarness:
-    """The driver's own processes and pages on a machine that replays a recording.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a recording says of its machine before and beside its commands.
 
-    With ``start``, the machine's free memory is laid out as the recorded one's was; with ``zones``, there is as much
-    of it in each zone.
+    With ``start``, free memory is laid out as it was there; with ``zones``, there is as much of it in each zone.
     """
 
-    def __init__(
-        self,
-        state: "State",
-        start: RecordedStart | None = None,
-        figures: HarnessFigures | None = None,
-        zones: dict[ZoneId, ZoneFigures] | None = None,
-    ) -> None:
+    start: RecordedStart | None = None
+    figures: HarnessFigures = HarnessFigures()
+    zones: dict[ZoneId, ZoneFigures] = field(default_factory=dict)
+    slab_growth: dict[str, int] = field(default_factory=dict)  # frames, by snapshot
+
+
+def recorded_in(golden: dict[str, Any]) -> Recorded:
+    """Return what a recording says. Raises ValueError for harness figures that are no counts, KeyError for lack."""
+    return Recorded(
+        recorded_start(golden), harness_figures(golden), recorded_zones(golden), slab_growth(golden)
+    )
+
+
+class GoldenHarness:
+    """The driver's own processes and pages on a machine that replays a recording."""
+
+    def __init__(self, state: "State", given: Recorded) -> None:
         self.state = state
         self.files = DATA_DISK
-        self.figures = figures or HarnessFigures()
+        self.figures = given.figures
+        start, zones = given.start, given.zones
         if start is not None:
-            # Where in its free memory the shared pages lay, a recording does not say.
+            # Where in its free memory the shared pages lay, and the kernel's frames, a recording does not say.
             self.figures = replace(
                 self.figures,
                 shared_pages=0,
                 controller_shared_pages=0,
                 spawn_shared_pages=0,
                 fork_shared_pages=0,
+                fork_kernel_pages=0,
+                fork_pipe_pages=0,
                 spawn_stack_pages=0,
             )
         self._pages: dict[int, int] = {}  # address of the driver's pages in each process
         self._reuses_due: set[int] = set()
-        self._before_program = [0, 0]
+        self._before_program = [0] * len(PROGRAM_EVENTS)
         figures = self.figures
+        growth = given.slab_growth if start is None else {}
+        self._kernel = KernelFrames(state, growth, figures.fork_kernel_pages, figures.fork_pipe_pages)
         nr_movable = figures.controller_anon_pages + figures.shared_pages
         layout = None if start is None else GoldenLayout(state, start, nr_movable, figures.image_pages)
         self.controller = self._process(figures.controller_anon_pages, figures.controller_lone_pages)
@@ -246,6 +272,7 @@ class GoldenHarness:
     def spawn(self) -> int:
         """Return the address space of a new process, or NIL."""
         figures = self.figures
+        self._kernel.spawned()
         before = [int(self.state.vm_event[event]) for event in (VmEvent.PGALLOC_DMA32, VmEvent.PGFREE)]
         if figures.spawn_stack_pages:
             mm_index = self._program()
@@ -303,6 +330,7 @@ class GoldenHarness:
     def forked(self, parent: int, child: int) -> None:
         """Let parent and child do what they do right after a fork."""
         figures = self.figures
+        self._kernel.forked(child)
         self._pages[child] = self._pages[parent]
         self._write(parent, 0, figures.fork_parent_copies)
         self._write(child, 0, figures.fork_child_reuses)
@@ -317,6 +345,14 @@ class GoldenHarness:
         self._write(parent, figures.fork_parent_copies, figures.parent_early_reuses)
         self._reuses_due.add(parent)
 
+    def exited(self, mm_index: int) -> None:
+        """Note that a process has ended."""
+        self._kernel.exited(mm_index)
+
+    def before_snapshot(self, name: str) -> None:
+        """Let the kernel have by now what it had in the recording."""
+        self._kernel.before_snapshot(name)
+
     def before_program(self) -> None:
         """Note what has been counted before a trivial program is started."""
         self._before_program = [int(self.state.vm_event[event]) for event in PROGRAM_EVENTS]
@@ -326,7 +362,10 @@ class GoldenHarness:
         figures = self.figures
         if not figures.program_faults:
             return
-        wanted = (figures.program_faults, figures.program_reuses)
+        wanted = (
+            *(figures.program_faults, figures.program_reuses),
+            *(figures.program_allocated, figures.program_freed),
+        )
         for event, before, more in zip(PROGRAM_EVENTS, self._before_program, wanted, strict=True):
             self.state.vm_event[event] = before + more
 

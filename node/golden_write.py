@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from node.golden_file import FORMAT, Golden
+from node.golden_kernel import SLAB_GROWTH, slab_growth
 from node.golden_layout import PER_CPU_PAGES, recorded_start
 from node.golden_memory import recorded_zones
 from node.phys.zone import ZONE_NAMES, ZoneId
@@ -114,7 +115,7 @@ def _machine(golden: Golden, state: "State") -> dict[str, Any]:
     start = recorded_start(golden)
     if start is not None:
         inputs |= {"initial_pagetypeinfo": list(start.pagetypeinfo), PER_CPU_PAGES: start.nr_on_lists}
-    return {"kernel": KERNEL, **inputs, "zones": zones}
+    return {"kernel": KERNEL, **inputs, SLAB_GROWTH: slab_growth(golden), "zones": zones}
 
 
 def workload_of(commands: Iterable[Command]) -> list[str]:

@@ -18,6 +18,7 @@ from node.dma_setup import device_counters
 from node.fault.diagram import counter_name
 from node.fault.outcome import FaultOutcome
 from node.frame_kinds import frame_kinds
+from node.golden_harness import Recorded
 from node.ksm.ksmd import ksm_set_run
 from node.phys.memory_picture import draw_memory
 from node.proc.areas import Names
@@ -60,7 +61,7 @@ class Machine:
         ``as_recorded`` adds what the harness cost that recorded tests/golden. Raises
         ``node.program.text.ProgramError``, in one line, for a program that is wrong.
         """
-        result = Program(text).run(self.state, as_recorded=as_recorded)
+        result = Program(text).run(self.state, Recorded() if as_recorded else None)
         self.names = Names(result.pids, result.paths)
         return result
 

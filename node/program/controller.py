@@ -44,7 +44,9 @@ def _kill(run: Run, command: Command) -> None:
 
 
 def _snapshot(run: Run, command: Command) -> None:
-    run.snapshot(command.word(0, "a name"))
+    name = command.word(0, "a name")
+    run.harness.before_snapshot(name)
+    run.snapshot(name)
 
 
 def _ksm(run: Run, command: Command) -> None:

@@ -20,6 +20,7 @@ def _fork(run: Run, command: Command, process: Process) -> None:
 
 def _exit(run: Run, command: Command, process: Process) -> None:
     exit_mmap(run.state, process.mm)
+    run.harness.exited(process.mm)
     del run.processes[command.process]
 
 

@@ -13,10 +13,7 @@ from collections.abc import Callable, Collection, Container, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from node.golden_harness import GoldenHarness, HarnessFigures
-from node.golden_layout import RecordedStart
-from node.golden_memory import ZoneFigures
-from node.phys.zone import ZoneId
+from node.golden_harness import GoldenHarness, Recorded
 from node.program.accesses import ACCESS_COMMANDS, SLICED
 from node.program.areas import AREA_COMMANDS
 from node.program.background import Background
@@ -81,25 +78,17 @@ class Program:
     def run(
         self,
         state: "State",
-        *,
-        as_recorded: bool = False,
-        start: RecordedStart | None = None,
-        figures: HarnessFigures | None = None,
-        zones: dict[ZoneId, ZoneFigures] | None = None,
+        recorded: Recorded | None = None,
     ) -> ProgramResult:
         """Run to the end; return what its snapshots saw.
 
-        ``as_recorded`` adds what the harness cost that recorded the goldens, or ``figures``; the machine has then
-        just booted. Its free memory is laid out as ``start`` says, if it is given; else there is as much of it as
-        ``zones`` say.
+        ``recorded`` adds what the harness of a recording cost; the machine has then just booted.
         """
         for command in self.commands():
             check_room(state, command)
         run = Run(
             state,
-            GoldenHarness(state, start, figures, zones)
-            if as_recorded
-            else PlainDriver(state, self.text.files()),
+            PlainDriver(state, self.text.files()) if recorded is None else GoldenHarness(state, recorded),
         )
         background = Background(run)
         for command in self.commands():

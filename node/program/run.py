@@ -75,6 +75,12 @@ class Driver(Protocol):
     def forked(self, parent: int, child: int) -> None:
         """Note a fork."""
 
+    def exited(self, mm_index: int) -> None:
+        """Note that a process has ended."""
+
+    def before_snapshot(self, name: str) -> None:
+        """Note that every counter is about to be read."""
+
     def before_program(self) -> None:
         """Note that a trivial program is about to be started."""
 
@@ -99,6 +105,12 @@ class PlainDriver:
         return new_mm(self.state)
 
     def forked(self, parent: int, child: int) -> None:
+        """Do nothing."""
+
+    def exited(self, mm_index: int) -> None:
+        """Do nothing."""
+
+    def before_snapshot(self, name: str) -> None:
         """Do nothing."""
 
     def before_program(self) -> None:
@@ -184,6 +196,7 @@ class Run:
                 process.remains |= {"minflt": int(mm.minflt), "majflt": int(mm.majflt), "oom_score": 0}
             if mm.alive:
                 exit_mmap(self.state, process.mm)
+            self.harness.exited(process.mm)
 
     def is_dead(self, name: str) -> bool:
         """Return whether a process of that name was ended by the OOM killer."""

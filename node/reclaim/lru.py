@@ -10,7 +10,7 @@ A new anonymous page starts on the inactive list and has to be seen in use to mo
 through the frames; a page taken off to be examined has no LRU flag meanwhile, as in Linux.
 
 Linux: include/linux/mm_inline.h (lruvec_add_folio, lruvec_del_folio), mm/swap.c (lru_add_fn,
-folio_rotate_reclaimable, lru_note_cost).
+folio_rotate_reclaimable, folio_mark_accessed, lru_note_cost).
 # Differs from Linux: pages reach their list at once, not in batches of 15 gathered by each CPU.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from node.counters import VmStat
+from node.counters import VmEvent, VmStat
 from node.phys.page import PageFlag
 from shared.constants import ENTRIES_PER_TABLE, NIL
 from shared.jit import hot_kernel, kernel
@@ -156,6 +156,19 @@ def lru_rotate(state: "State", pfn: int) -> None:
     lru_del(state, pfn)
     state.page[pfn].page_flags &= ~PageFlag.ACTIVE
     lru_add_tail(state, lru_for(state, pfn), pfn)
+
+
+@kernel
+def mark_page_accessed(state: "State", pfn: int) -> None:
+    """Note that a page was used: the second time, it goes to the active list (folio_mark_accessed)."""
+    page = state.page[pfn]
+    if not page.page_flags & PageFlag.REFERENCED:
+        page.page_flags |= PageFlag.REFERENCED
+    elif page.page_flags & PageFlag.LRU and not page.page_flags & (PageFlag.UNEVICTABLE | PageFlag.ACTIVE):
+        lru_del(state, pfn)
+        lru_add(state, lru_for(state, pfn) + 1, pfn)
+        page.page_flags &= ~PageFlag.REFERENCED
+        state.vm_event[VmEvent.PGACTIVATE] += lru_size(state, pfn)
 
 
 @kernel

@@ -2,7 +2,8 @@
 
     batch      8       510       510   ...   510      at most 19 beside the first, each in a frame of its own
              |....|  |....|    |....|       |..  |
-    when all are full, or no frame is to be had: flush the TLBs, free what is in them, begin again
+    when all are full, or no frame is to be had: flush the TLBs, free what is in them, begin again, in the same frames
+    behind a page table with a dirty entry of a file's page: the same, for the page may be written back from now on
 
 A frame may be given to somebody else only when no TLB translates to it any more, and a flush for each page would be
 dear. Page tables that go are gathered with the pages. Each batch is freed in reverse order, which decides which
@@ -91,6 +92,14 @@ def _free_gathered(state: "State") -> None:
     state.current[Current.GATHER_LIMIT] = FIRST_BATCH
 
 
+@kernel
+def gather_flush(state: "State", start: int, end: int) -> None:
+    """Flush [start, end) and free what was gathered; the unmapping goes on (tlb_flush_mmu)."""
+    if state.current[Current.GATHER_MM] != 0:
+        flush_tlb_range(state, state.current[Current.GATHER_MM], start, end, 0)
+    _free_gathered(state)
+
+
 @cold_kernel
 def _next_batch(state: "State") -> None:
     """Go on with another batch; without one, flush and free what was gathered (tlb_next_batch)."""
@@ -99,15 +108,7 @@ def _next_batch(state: "State") -> None:
     if limit == FIRST_BATCH + nr_batches * BATCH_PAGES:
         pfn = alloc_frames(state, 0, GFP_NOWAIT) if nr_batches < MAX_BATCHES else NIL
         if pfn == NIL:
-            if state.current[Current.GATHER_MM] != 0:
-                flush_tlb_range(
-                    state,
-                    state.current[Current.GATHER_MM],
-                    state.current[Current.GATHER_START],
-                    state.current[Current.GATHER_END],
-                    0,
-                )
-            _free_gathered(state)
+            gather_flush(state, state.current[Current.GATHER_START], state.current[Current.GATHER_END])
             return
         state.gather_batch[nr_batches] = pfn
         state.current[Current.NR_GATHER_BATCHES] = nr_batches + 1

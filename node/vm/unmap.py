@@ -24,27 +24,44 @@ from node.joints import (
 )
 from node.phys.page import PageFlag
 from node.phys.page_alloc import compound_head
+from node.reclaim.lru import mark_page_accessed
 from node.vm.commit import uncommit, vm_stat_account
 from node.vm.hugetlb import unmap_huge
 from node.vm.mlock_walk import lock_pages
 from node.vm.mm import drop_mm
-from node.vm.mmu_gather import gather_begin, gather_finish, gather_page
+from node.vm.mmu_gather import gather_begin, gather_finish, gather_flush, gather_page
 from node.vm.nommu import nommu_unmap
 from node.vm.page_tables import free_page_tables, free_unused_tables
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
 from node.vm.rss import sync_before_unmapping
-from node.vm.vma import VmFlag
+from node.vm.vma import VmFlag, area_at_or_below
 from node.vm.vma_adjust import drop_vma
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
-from shared.jit import entry, hot_kernel, kernel
+from shared.jit import cold_kernel, entry, hot_kernel, kernel
 from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State
 
 
+@kernel
+def _is_read_once(state: "State", mm_index: int, vaddr: int) -> int:
+    """Return whether a process said that it reads the area of ``vaddr`` from start to end (MADV_SEQUENTIAL)."""
+    return 1 if state.vma[area_at_or_below(state, mm_index, vaddr)].vm_flags & VmFlag.SEQ_READ else 0
+
+
+@cold_kernel
+def _leave_file_page(state: "State", mm_index: int, vaddr: int, pte: int) -> int:
+    """Note what an entry knows of a file's page; return whether that may be written back, so TLBs must forget it."""
+    if pte & Pte.ACCESSED and not _is_read_once(state, mm_index, vaddr):
+        mark_page_accessed(state, pte_pfn(pte))
+    return 1 if pte & Pte.DIRTY else 0
+
+
 @hot_kernel
-def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
+def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> int:
+    """Empty an entry; return whether TLBs must be flushed before the next table's."""
+    force_flush = 0
     pte = state.pt_word[position]
     state.pt_word[position] = 0
     if is_swap_pte(pte):
@@ -59,10 +76,13 @@ def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> None:
             count_mapped(state, mm_index, pfn, -1)
             if pte & Pte.DIRTY:
                 page.page_flags |= PageFlag.DIRTY
+            if page.page_flags & PageFlag.CACHED:
+                force_flush = _leave_file_page(state, mm_index, vaddr, pte)
             page_remove_rmap(state, pfn)
             gather_page(state, compound_head(state, pfn))
     if state.knob[Knob.IS_HOST]:
         note_view_change(state, mm_index, vaddr, View.UNTOUCHED)
+    return force_flush
 
 
 @kernel
@@ -101,12 +121,16 @@ def _zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
         position = pte_position(state, pgd, vaddr)
         if position != NIL:
             sync_before_unmapping(state, mm_index)
+            force_flush = 0
+            first = vaddr
             for _ in range((border - vaddr) >> PAGE_SHIFT):
                 if state.pt_word[position] != 0:
-                    _zap_pte(state, mm_index, position, vaddr)
+                    force_flush |= _zap_pte(state, mm_index, position, vaddr)
                     nr_pages += 1
                 position += 1
                 vaddr += PAGE_SIZE
+            if force_flush:
+                gather_flush(state, first, border)
         else:
             nr_huge = _zap_huge(state, mm_index, vaddr, border)
             if nr_huge == NIL:

@@ -156,9 +156,9 @@ FAULTS: Final = (
     ),
     Fault(
         "a page that moves stays in the TLB at its old place",
-        "node/vm/mremap.py",
-        "move_page_tables",
-        "flush_tlb_range(state, mm_index, vaddr, vaddr + moved, 0)",
+        "node/vm/move_tables.py",
+        "_move_entries",
+        "flush_tlb_range(state, mm_index, vaddr, vaddr + length, 0)",
         "pass",
         suite("node/vm/test_mremap.py", "test_a_moved_page_keeps_its_frame_and_is_found_at_its_new_address"),
     ),

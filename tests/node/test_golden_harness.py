@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from node.counters import VmEvent, VmStat
-from node.golden_harness import FILE_FIGURES, GoldenHarness, HarnessFigures, harness_figures
+from node.golden_harness import FILE_FIGURES, GoldenHarness, HarnessFigures, Recorded, harness_figures
 from node.machine import Machine
 from node.spec import MachineSpec
 from node.vm.fork import fork_mm
@@ -28,7 +28,7 @@ FIGURES = HarnessFigures(
 @pytest.mark.three_ways
 def test_spawns_and_forks_cost_what_the_figures_say() -> None:
     state = Machine(MachineSpec(memory_bytes=64 * MIB)).state
-    harness = GoldenHarness(state, figures=FIGURES)
+    harness = GoldenHarness(state, Recorded(figures=FIGURES))
     pages = state.vm_stat[VmStat.NR_ANON_PAGES]
     assert pages == 300
     faults = state.vm_event[VmEvent.PGFAULT]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.build import build_state
-from node.golden_harness import GoldenHarness
+from node.golden_harness import GoldenHarness, Recorded
 from node.golden_layout import (
     GoldenLayout,
     LayoutError,
@@ -40,7 +40,7 @@ def test_the_lists_are_as_recorded_once_the_harness_has_its_pages() -> None:
     state = build_state(MachineSpec(512 * MIB, min_free_kbytes=2725))
     start = recorded_start(GOLDEN)
     assert start is not None
-    GoldenHarness(state, start)
+    GoldenHarness(state, Recorded(start))
     assert violations(state) == []
     machine = GOLDEN["machine"]
     assert words(buddyinfo(state).splitlines()) == words(machine["initial_buddyinfo"])

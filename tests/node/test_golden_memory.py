@@ -9,7 +9,7 @@ import pytest
 
 from node.build import build_state
 from node.counters import VmStat
-from node.golden_harness import GoldenHarness
+from node.golden_harness import GoldenHarness, Recorded
 from node.golden_machine import machine_of
 from node.golden_memory import recorded_zones
 from node.invariants import violations
@@ -24,7 +24,7 @@ GOLDEN: dict[str, Any] = json.loads(
 
 def test_the_harness_leaves_as_much_free_and_locked_as_the_recording_says() -> None:
     state = build_state(machine_of(GOLDEN))
-    harness = GoldenHarness(state, zones=recorded_zones(GOLDEN))
+    harness = GoldenHarness(state, Recorded(zones=recorded_zones(GOLDEN)))
     assert violations(state) == []
     for zone in GOLDEN["machine"]["zones"]:
         own = state.zone[ZoneId[zone["zone"]]]
