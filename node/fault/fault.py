@@ -107,7 +107,7 @@ def _area_for(state: "State", mm_index: int, vaddr: int) -> int:
 
 @kernel
 def _refuse(state: "State", outcome: int) -> int:
-    """Count an access that no area allows, unless a copy of the kernel's made it: how that ends is for the copy to say."""
+    """Count an access that no area allows; not one of the kernel's copies, which itself says how it ends."""
     if not state.cpu[state.current[Current.CPU]].ac:
         state.fault_outcome[outcome] += 1
     return VmFault.SEGV

@@ -8,9 +8,9 @@
     merged page    -> for each sharer, the areas of its anon_vma that hold its address
     file's page    -> the areas of its inode's tree that hold its page number
 
-A walk ends with the last entry that maps the frame, so what it costs (``rmap_area`` counts the areas looked at) is where
-that one lies: a page that only the oldest process still maps is found at once, one that only the youngest has, last.
-An area that turns out to be locked ends it too.
+A walk ends with the last entry that maps the frame, so what it costs (``rmap_area`` counts the areas looked at) depends
+on where that one lies: a page that only the oldest process still maps is found at once, one that only the youngest
+has, last. An area that turns out to be locked ends it too.
 
 Linux: mm/rmap.c (rmap_walk, try_to_unmap_one, folio_referenced_one, page_not_mapped), mm/ksm.c (rmap_walk_ksm).
 """
