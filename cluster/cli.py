@@ -173,6 +173,15 @@ def _add_explain(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     )
     _add_settings(translate)
     translate.set_defaults(verb=_explain)
+    faults = subjects.add_parser(
+        "faults",
+        help="how the page faults of a run's machine ended",
+        description="Show the decision tree of page faults, with how often each branch ran.",
+    )
+    faults.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    faults.add_argument("machine", metavar="MACHINE", help="name of a host, a guest or a machine")
+    faults.add_argument("--json", action="store_true", help="print the result as JSON")
+    faults.set_defaults(verb=_explain_faults)
     memory_map = subjects.add_parser(
         "memory-map",
         help="the named pages of a machine with physical addresses",
@@ -351,6 +360,18 @@ def _explain(options: argparse.Namespace) -> int:
         print_json(said)
     else:
         print_translation(said)
+    return ExitStatus.DONE
+
+
+def _explain_faults(options: argparse.Namespace) -> int:
+    from cluster.explain_faults import explain_faults, print_faults
+    from cluster.summary import print_json
+
+    said = explain_faults(options.run, options.machine)
+    if options.json:
+        print_json(said)
+    else:
+        print_faults(said)
     return ExitStatus.DONE
 
 

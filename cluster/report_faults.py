@@ -5,6 +5,8 @@ CR2 in vmalloc's range, era lecture?      1,234
   ...
 """
 
+from dataclasses import dataclass
+
 from cluster.report_chart import Table
 from cluster.report_data import History
 from cluster.report_page import Page, folded, table
@@ -13,12 +15,30 @@ from node.fault.diagram import Row, tree_rows
 _INDENT = "\u2003"  # an em space, which HTML keeps
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A line of the tree: the answer that leads there, the question or the end, and how often it was come by."""
+
+    depth: int
+    words: str
+    counter: str  # of an end; "" at a question
+    times: int
+
+
+def branches(history: History) -> list[Branch]:
+    """Return the tree of a machine's faults, each question before its answers."""
+    rows = tree_rows()
+    return [
+        Branch(row.depth, (f"{row.answer}: " if row.answer else "") + row.words, row.counter, count)
+        for row, count in zip(rows, _counts(rows, history), strict=True)
+    ]
+
+
 def add_fault_tree(page: Page, machine: str, history: History) -> None:
     """Add the tree of a machine's faults to a report; nothing if it had none."""
-    rows = tree_rows()
-    counts = _counts(rows, history)
-    if counts[0]:
-        lines = [[_words(row), f"{count:,}"] for row, count in zip(rows, counts, strict=True)]
+    found = branches(history)
+    if found[0].times:
+        lines = [[_INDENT * branch.depth + branch.words, f"{branch.times:,}"] for branch in found]
         content = table(Table(["fault", "times"], lines), label=f"How faults of {machine} ended")
         page.add(folded("How its faults ended", content))
 
@@ -33,7 +53,3 @@ def _counts(rows: list[Row], history: History) -> list[int]:
             counts[question] += counts[number] if row.counter else 0
         above.append(number)
     return counts
-
-
-def _words(row: Row) -> str:
-    return _INDENT * row.depth + (f"{row.answer}: " if row.answer else "") + row.words

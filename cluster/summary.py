@@ -90,6 +90,16 @@ _DEVICES: Final = (
     "dma_stolen_cycles",
     "dma_longest_stop",
 )
+# Of machines that ran a program: what their processes have, and what it takes to find who has a page.
+_PROGRAMS: Final = (
+    "nr_committed",
+    "nr_anon_pages",
+    "nr_page_table_pages",
+    "pgreuse",
+    "fault.wp_copied",
+    "rmap_walk",
+    "rmap_area",
+)
 _WAYS: Final = ("fast", "own", "shared", "grow")
 _ALLOCATIONS: Final = (
     "alloc_count",
@@ -118,6 +128,7 @@ def summarize(plan: Plan, result: FleetResult) -> dict[str, Any]:
             devices = _DEVICES if spec.get("devices") else ()
             named = _MEMORY + _FAULTS + _FRAMES + _TRANSLATION + _DATA_CACHE + devices
             named += _ALLOCATIONS if "alloc_count" in counters else ()
+            named += _PROGRAMS if any("program" in process for process in spec.get("processes", ())) else ()
             machines.append({"name": spec["id"], **_pick(counters, named), **_time(counters)})
     return {"simulated_ns": result.end_ns, "hosts": hosts, "machines": machines}
 
@@ -212,6 +223,9 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
         tables.append(("Address translation", _translation_rows(summary["machines"])))
         if any(machine["dcache_hit"] + machine["dcache_miss"] for machine in summary["machines"]):
             tables.append(("Data caches", _data_cache_rows(summary["machines"])))
+        with_programs = [machine for machine in summary["machines"] if "nr_committed" in machine]
+        if with_programs:
+            tables.append(("Memory of programs", _program_rows(with_programs)))
         with_devices = [machine for machine in summary["machines"] if "dma_transfers" in machine]
         if with_devices:
             tables.append(("Devices", _device_rows(with_devices)))
@@ -307,6 +321,33 @@ def _translation_rows(machines: list[dict[str, Any]]) -> Rows:
 def _data_cache_rows(machines: list[dict[str, Any]]) -> Rows:
     rows = [["machine", "hits", "misses", "of them synonyms", "write-backs", "lines invalidated"]]
     return rows + [[machine["name"], *[f"{machine[key]:,}" for key in _DATA_CACHE]] for machine in machines]
+
+
+def _program_rows(machines: list[dict[str, Any]]) -> Rows:
+    rows = [
+        [
+            "machine",
+            "faults",
+            "committed",
+            "anonymous",
+            "page tables",
+            "copied",
+            "reused",
+            "reverse walks",
+            "areas a walk",
+        ]
+    ]
+    for machine in machines:
+        walks = machine["rmap_walk"]
+        counted = ("nr_committed", "nr_anon_pages", "nr_page_table_pages", "fault.wp_copied", "pgreuse")
+        rows.append(
+            [
+                machine["name"],
+                *[f"{machine[key]:,}" for key in ("pgfault", *counted, "rmap_walk")],
+                f"{machine['rmap_area'] / walks:.2f}" if walks else "-",
+            ]
+        )
+    return rows
 
 
 def _device_rows(machines: list[dict[str, Any]]) -> Rows:

@@ -58,6 +58,7 @@ class Current(IntEnum):
     NR_DEFERRED = 28
     KHUGEPAGED_MM = 29  # where khugepaged goes on (node/vm/khugepaged.py)
     KHUGEPAGED_VADDR = 30
+    RMAP_LEFT = 31  # entries that the walk over a frame's mappings still looks for
     NR = 32
 
 
@@ -268,6 +269,8 @@ class VmEvent(IntEnum):
     THP_SWPOUT_FALLBACK = 77
     PGSCAN_FILE = 78
     PGSTEAL_FILE = 79
+    RMAP_WALK = 110  # not Linux's: walks over all that maps a frame
+    RMAP_AREA = 111  # and the areas that they looked at
     NR = 112
 
 

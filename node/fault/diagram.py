@@ -19,8 +19,9 @@ PAGE: Final = """\
 
 Made from the table in `node/fault/outcome.py` by `python -m node.fault.diagram > docs/faults.md`. Every fault that the
 kernel gets ends at one leaf, and counts there: `Machine.counters()` has the counts as `fault.anon_new_page` and so
-on, and a run's report shows this tree with how often each branch ran. An access that faults again, as after its page
-table came back, counts at each end.
+on; a run's report and `pagefleet explain faults RUN MACHINE` show this tree with how often each branch ran. An access
+that faults again, as after its page table came back, counts at each end,
+as does a fault that first splits a huge entry.
 
 ## The diagram
 

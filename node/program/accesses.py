@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.counters import Request
+from node.fault.kernel_fault import copy_from_user, copy_to_user
 from node.program.run import Process, Run, mapping_range
 from node.program.text import MAX_WORD64, Command
 from node.touch import Fill, access_pages, access_random_pages, fill_pages
@@ -68,6 +69,23 @@ def _read_or_write(run: Run, command: Command, process: Process) -> None:
         pass
 
 
+def _try(run: Run, command: Command, process: Process) -> None:
+    """Access pages that may be refused: the process has a handler for SIGSEGV, and goes on with the next page."""
+    write = command.word(1, "read or write") == "write"
+    _, _, start, end = mapping_range(command, process)
+    for vaddr in range(start, end, PAGE_SIZE):
+        run.request(vaddr, 1, write=write, value=1)
+        access_pages(run.state, process.mm)
+
+
+def _copy(run: Run, command: Command, process: Process) -> None:
+    """Let a system call copy into the process's memory, or out of it, as far as it gets."""
+    _, _, start, end = mapping_range(command, process)
+    run.state.request[Request.A0] = 1
+    copy = copy_to_user if command.verb == "copyto" else copy_from_user
+    copy(run.state, process.mm, start, end - start)
+
+
 def _fill(run: Run, command: Command, process: Process) -> None:
     _, mapping, start, end = mapping_range(command, process)
     pattern, *arguments = command.word(1, "a pattern").split(":")
@@ -107,4 +125,7 @@ ACCESS_COMMANDS = {
     "read": _read_or_write,
     "write": _read_or_write,
     "fill": _fill,
+    "try": _try,
+    "copyto": _copy,
+    "copyfrom": _copy,
 }

@@ -118,6 +118,19 @@ def _brkgrow(run: Run, command: Command, process: Process) -> None:
     process.mappings[name] = Mapping(start, int(run.state.mm[process.mm].brk))
 
 
+def _brkshrink(run: Run, command: Command, process: Process) -> None:
+    size = command.parse(command.word(1, "a size"))
+    name, mapping, _, end = mapping_range(command, process)
+    brk_end = int(run.state.mm[process.mm].brk)
+    if end != brk_end or size >= end - mapping.start:
+        raise command.fail(
+            f"brkshrink {name}: expected the end of the heap, and less than all that goes by that name"
+        )
+    if brk(run.state, process.mm, end - size) != end - size:
+        raise command.fail(f"brk by -{size} bytes failed")
+    process.mappings[name] = Mapping(mapping.start, end - size)
+
+
 def _munmap(run: Run, command: Command, process: Process) -> None:
     name, mapping, start, end = mapping_range(command, process)
     error = munmap(run.state, process.mm, start, end)
@@ -162,5 +175,6 @@ AREA_COMMANDS = {
     "msync": _msync,
     "brk": _brkgrow,
     "brkgrow": _brkgrow,
+    "brkshrink": _brkshrink,
     "madvise": _madvise,
 }

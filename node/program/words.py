@@ -58,10 +58,14 @@ msync MAPPING {RANGE}
 mremap MAPPING SIZE
 brk NEW SIZE
 brkgrow NEW SIZE
+brkshrink MAPPING SIZE
 stack SIZE
 read MAPPING {ACCESS}
 write MAPPING {ACCESS}
 fill MAPPING PATTERN {RANGE}
+try MAPPING read|write [off=NUMBER] [len=LENGTH]
+copyto MAPPING [off=NUMBER] [len=LENGTH]
+copyfrom MAPPING [off=NUMBER] [len=LENGTH]
 fork PROCESS
 exit
 vfork_exec

@@ -9,7 +9,8 @@ for the pages that it faults in itself, unless it can take one over that no area
                           area      area      area            (parent, child, grandchild)
 
 In a tree (node/rb_max.py) an area is the interval of page numbers [pgoff, pgoff + pages): only those that hold the page
-are looked at. A list has all areas, those too that end before the page.
+are looked at. A list, as Linux had it from 2.6.34 to 3.6, has all areas in the order in which they came, those too that
+end before the page.
 
 Linux: mm/rmap.c (anon_vma_prepare, anon_vma_clone, anon_vma_fork, unlink_anon_vmas), mm/interval_tree.c, mm/mmap.c
 (find_mergeable_anon_vma).
@@ -39,6 +40,7 @@ ANON_VMA = np.dtype(
         ("parent", np.int32),
         ("nr_children", np.int32),  # anon_vmas whose parent this is, itself included if it is a root
         ("nr_active_vmas", np.int32),  # areas whose new pages belong to it
+        ("last_chain", np.int32),  # with RmapWalk.LIST
     ],
     align=True,
 )
@@ -107,11 +109,13 @@ def _enter(state: "State", index: int) -> None:
         insert_max(state, anon_vma_root(state, chain.anon_vma), chain_base(state) + index, vma.pgoff, last)
         return
     anon_vma = state.anon_vma[chain.anon_vma]
-    chain.prev = NIL
-    chain.next = anon_vma.first_chain
-    if anon_vma.first_chain != NIL:
-        state.anon_vma_chain[anon_vma.first_chain].prev = index
-    anon_vma.first_chain = index
+    chain.prev = anon_vma.last_chain
+    chain.next = NIL
+    if anon_vma.last_chain == NIL:
+        anon_vma.first_chain = index
+    else:
+        state.anon_vma_chain[anon_vma.last_chain].next = index
+    anon_vma.last_chain = index
 
 
 @kernel
@@ -122,13 +126,16 @@ def _leave(state: "State", index: int) -> int:
         root = anon_vma_root(state, chain.anon_vma)
         erase_max(state, root, chain_base(state) + index)
         return 1 if state.rb_root[root] == NIL else 0
+    anon_vma = state.anon_vma[chain.anon_vma]
     if chain.prev == NIL:
-        state.anon_vma[chain.anon_vma].first_chain = chain.next
+        anon_vma.first_chain = chain.next
     else:
         state.anon_vma_chain[chain.prev].next = chain.next
-    if chain.next != NIL:
+    if chain.next == NIL:
+        anon_vma.last_chain = chain.prev
+    else:
         state.anon_vma_chain[chain.next].prev = chain.prev
-    return 1 if state.anon_vma[chain.anon_vma].first_chain == NIL else 0
+    return 1 if anon_vma.first_chain == NIL else 0
 
 
 @kernel
@@ -182,6 +189,7 @@ def _alloc_anon_vma(state: "State") -> int:
     state.rb_root[anon_vma_root(state, index)] = NIL
     anon_vma = state.anon_vma[index]
     anon_vma.first_chain = NIL
+    anon_vma.last_chain = NIL
     anon_vma.refcount = 0
     anon_vma.root = index
     anon_vma.parent = index

@@ -152,6 +152,9 @@ def _check_anon_vma(state: "State", index: int, chains: dict[int, tuple[int, int
     members = walk_list(int(state.anon_vma[index].first_chain), following)
     if sorted(base + member for member in members) != sorted(chains):
         return [f"{name}: its list has the chains {members}, not {sorted(node - base for node in chains)}"]
+    last = int(state.anon_vma[index].last_chain)
+    if members and last != members[-1]:
+        return [f"{name}: its list ends with {members[-1]}, not {last}"]
     return [
         f"{name}: chain {member} has {state.anon_vma_chain[member].prev} before it, not {before}"
         for before, member in zip([NIL, *members], members, strict=False)

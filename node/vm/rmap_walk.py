@@ -8,12 +8,16 @@
     merged page    -> for each sharer, the areas of its anon_vma that hold its address
     file's page    -> the areas of its inode's tree that hold its page number
 
-Linux: mm/rmap.c (rmap_walk, try_to_unmap_one, folio_referenced_one), mm/ksm.c (rmap_walk_ksm).
+A walk ends with the last entry that maps the frame, so what it costs (``rmap_area`` counts the areas looked at) depends
+on where that one lies: a page that only the oldest process still maps is found at once, one that only the youngest
+has, last. An area that turns out to be locked ends it too.
+
+Linux: mm/rmap.c (rmap_walk, try_to_unmap_one, folio_referenced_one, page_not_mapped), mm/ksm.c (rmap_walk_ksm).
 """
 
 from typing import TYPE_CHECKING, Final
 
-from node.counters import Knob
+from node.counters import Current, Knob, VmEvent
 from node.hw.page_table import pte_position
 from node.hw.pte import SWAP_ENTRY_EXCLUSIVE, Pte, is_swap_pte, make_pte, make_swap_pte, pte_pfn
 from node.joints import dup_swap_entry, note_view_change, swap_out_table
@@ -86,6 +90,7 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> i
 
     ``work`` is LOOK, CLEAN, a swap slot to unmap for, or the complement of a frame to map instead.
     """
+    state.vm_event[VmEvent.RMAP_AREA] += 1
     vma = state.vma[vma_index]
     if not vma.start <= vaddr < vma.end:
         return 0
@@ -98,7 +103,9 @@ def _visit(state: "State", pfn: int, vma_index: int, vaddr: int, work: int) -> i
         return 0
     if (work >= 0 or work == LOOK) and vma.vm_flags & VmFlag.LOCKED:
         mlock_page(state, pfn)  # restores a lock that was missed
+        state.current[Current.RMAP_LEFT] = 0
         return 0
+    state.current[Current.RMAP_LEFT] -= 1
     if work >= 0:
         _unmap_one(state, mm_index, position, vaddr, work)
         if state.knob[Knob.PAGEABLE_TABLES]:
@@ -119,7 +126,7 @@ def _walk_anon_vma(state: "State", pfn: int, anon_vma: int, index: int, work: in
     """Visit the areas of an anon_vma that may map page number ``index``."""
     nr_visited = 0
     chain = first_chain_at(state, anon_vma, index, index)
-    while chain != NIL:
+    while chain != NIL and state.current[Current.RMAP_LEFT] > 0:
         following = next_chain_at(state, chain, index, index)
         vma_index = state.anon_vma_chain[chain].vma
         nr_visited += _visit(state, pfn, vma_index, page_address_in_vma(state, vma_index, index), work)
@@ -135,11 +142,11 @@ def _walk_sharers(state: "State", pfn: int, work: int) -> int:
     if page.mapping == 0:
         return 0
     item_index = state.stable_node[page.mapping].first_sharer
-    while item_index != NIL:
+    while item_index != NIL and state.current[Current.RMAP_LEFT] > 0:
         links = state.rb_node[item_index]
         vaddr = state.rmap_item[item_index].vaddr
         chain = first_chain_at(state, links.owner, 0, INT64_MAX)
-        while chain != NIL:
+        while chain != NIL and state.current[Current.RMAP_LEFT] > 0:
             following = next_chain_at(state, chain, 0, INT64_MAX)
             nr_visited += _visit(state, pfn, state.anon_vma_chain[chain].vma, vaddr, work)
             chain = following
@@ -155,7 +162,7 @@ def _walk_file(state: "State", pfn: int, work: int) -> int:
     base = file_vma_base(state)
     nr_visited = 0
     node = interval_first(state, inode_root(state, page.mapping), index, index)
-    while node != NIL:
+    while node != NIL and state.current[Current.RMAP_LEFT] > 0:
         following = interval_next(state, node, index, index)
         vma_index = node - base
         nr_visited += _visit(state, pfn, vma_index, page_address_in_vma(state, vma_index, index), work)
@@ -167,6 +174,11 @@ def _walk_file(state: "State", pfn: int, work: int) -> int:
 def _walk_frame(state: "State", pfn: int, work: int) -> int:
     """Visit every entry that maps the frame."""
     page = state.page[pfn]
+    state.vm_event[VmEvent.RMAP_WALK] += 1
+    # What write-protects a file's page looks at all areas.
+    # Differs from Linux: so does each walk over the sharers of a merged page, which may come by an entry twice.
+    ends_early = work != CLEAN and not page.page_flags & PageFlag.KSM
+    state.current[Current.RMAP_LEFT] = page.mapcount if ends_early else INT64_MAX
     if page.page_flags & PageFlag.KSM:
         return _walk_sharers(state, pfn, work)
     if page.page_flags & PageFlag.CACHED:

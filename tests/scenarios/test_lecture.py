@@ -1,12 +1,15 @@
 """Every scenario of the lecture runs, and shows what it is there to show."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.explain_faults import explain_faults, lines_of
 from cluster.run import RunRequest, run_scenario
+from shared.constants import MIB
 
 pytestmark = pytest.mark.slow  # two seconds each
 
@@ -193,6 +196,123 @@ def test_14_what_a_transfer_costs_the_cpu_depends_on_how_the_bus_is_shared(tmp_p
     assert set(bounced.values()) == {0}
     # Memory to memory: each word twice, but one grant of the bus for both.
     assert machines["memory"]["dma_bus_cycles"] == 2 * burst["dma_bus_cycles"] - 20 * 4
+
+
+def metrics(folder: Path) -> dict[str, Counter[str]]:
+    """Return all counters of the run's machines at its end."""
+    rows = sorted(
+        pq.read_table(folder / "run" / "metrics.parquet").to_pylist(), key=lambda row: row["time_ns"]
+    )
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row["machine"], Counter())[row["counter"]] = row["value"]
+    return found
+
+
+def of_each(machines: Machines, *names: str) -> dict[str, tuple[int, ...]]:
+    return {machine: tuple(counters[name] for name in names) for machine, counters in machines.items()}
+
+
+def test_15_a_heap_has_a_frame_for_each_page_written_and_a_fault_for_each_first_touch(tmp_path: Path) -> None:
+    machines = run("15-heap", tmp_path)
+    pages = 64 * MIB // 4096
+    # A table has 512 entries of the last level; one more table has the 64 MiB's entries of the level above.
+    tables = pages // 512 + 1
+    left = pages // 4  # 48 of 64 MiB are given back
+    assert of_each(machines, "nr_committed", "pgfault", "nr_anon_pages", "nr_page_table_pages") == {
+        "grown": (pages, 0, 0, 0),
+        "read": (pages, pages, 0, tables),
+        "written": (pages, pages, pages, tables),
+        "read-written": (pages, 2 * pages, pages, tables),
+        "shrunk": (left, pages, left, left // 512 + 1),
+    }
+    ends = metrics(tmp_path)
+    assert ends["read"]["fault.anon_zero_page"] == ends["read-written"]["fault.wp_copied_zero"] == pages
+
+
+def test_16_the_first_to_write_after_a_fork_copies_and_the_last_keeps(tmp_path: Path) -> None:
+    machines = run("16-fork-cow", tmp_path)
+    pages = 32 * MIB // 4096
+    # The mapping ends a page below a border of 2 MiB, so it needs one table more than 32 MiB do, and one above.
+    tables = pages // 512 + 1 + 1
+    assert of_each(
+        machines, "pgfault", "nr_anon_pages", "fault.wp_copied", "pgreuse", "nr_page_table_pages"
+    ) == {
+        "forked": (pages, pages, 0, 0, 2 * tables),
+        "reads": (pages, pages, 0, 0, 2 * tables),
+        "writes": (pages + pages // 2, pages + pages // 2, pages // 2, 0, 2 * tables),
+        "both": (3 * pages, 2 * pages, pages, pages, 2 * tables),
+        "exits": (2 * pages, pages, 0, pages, tables),
+    }
+
+
+def test_17_faults_end_as_the_program_has_them_end(tmp_path: Path) -> None:
+    run("17-fault-tree", tmp_path)
+    end = metrics(tmp_path)["box"]
+    old, stack, locked = 512, 256 // 4, 24 * MIB // 4096
+    by_hand = {
+        "anon_zero_page": 8,
+        "anon_new_page": old + 8 + stack + 8 + 4 + locked,  # old, a, the stack, c, k, f
+        "wp_copied_zero": 4 + 1,  # a; h, whose huge page of zeroes was split
+        "bad_area": 1,
+        "bad_access": 2,
+        "kernel_fixup": 1,
+        "file_around": 256 // 16 + 1 + 1,  # r; what p has not written yet; w
+        "file_copied": 4,
+        "wp_copied_file": 2,
+        "wp_shared": 4,
+        "file_written": 2 + 4,  # v, s
+        "file_read": 4,  # of s: there are no pages around to map
+        "wp_copied": 4 + 1,  # B's of c; C's of h, whose entry was split for it
+        "wp_reused": 4 + 4,  # c, what B had copied and what B left
+        "wp_copied_merged": 2,
+        "huge_new_page": 2,
+        "huge_zero_page": 1,
+        "huge_zero_written": 1,
+        "huge_split": 1,
+        "huge_reused": 1,
+    }
+    found = {name.removeprefix("fault."): n for name, n in end.items() if name.startswith("fault.") and n}
+    swapped_in = (found.pop("swap_major"), found.pop("swap_minor"))
+    assert found == by_hand
+    # Each read from the device brings its neighbours, 8 pages at most.
+    assert sum(swapped_in) == end["pswpin"] == old
+    assert old // 8 <= swapped_in[0] == end["pgmajfault"] < old // 4
+    assert end["pgreuse"] == by_hand["wp_reused"] + by_hand["wp_shared"]
+    # What no area allows is no fault of Linux's count; a huge entry that is split is come by on the way to another end.
+    refused = sum(by_hand[name] for name in ("bad_area", "bad_access", "kernel_fixup"))
+    on_the_way = by_hand["huge_split"] + by_hand["huge_zero_written"]
+    assert end["pgfault"] == sum(by_hand.values()) + old - refused - on_the_way
+
+
+def test_17_the_tree_of_a_run_is_printed(tmp_path: Path) -> None:
+    run("17-fault-tree", tmp_path)
+    lines = list(lines_of(explain_faults(tmp_path / "run", "box")))
+    assert [line.split(maxsplit=1)[0] for line in lines if "yes: a frame of zeroes" in line] == ["6,740"]
+    page = (ROOT / "docs" / "lecture.md").read_text()
+    shown = page.split("scenarios/lecture/17-fault-tree.yaml")[1].split("```")[1].strip("\n")
+    assert shown in "\n".join(lines)
+
+
+def test_18_a_list_makes_a_walk_look_at_areas_that_do_not_hold_the_page(tmp_path: Path) -> None:
+    machines = run("18-reverse-mapping", tmp_path)
+    # shared: 64 areas map each page. own: the first area looked at is the only one that does. pieces: it is the last.
+    expected = {
+        "shared": {"tree": 64, "list": 64},
+        "own": {"tree": 1, "list": 1},
+        "pieces": {"tree": 1, "list": 64},
+    }
+    for case, by_way in expected.items():
+        tree, listed = machines[f"{case}-tree"], machines[f"{case}-list"]
+        # Two looks, of which the first finds the page used, and the end; what is not swapped out was looked at less.
+        assert 0 < 3 * tree["pswpout"] <= tree["rmap_walk"] <= 3 * 2048
+        for way, machine in (("tree", tree), ("list", listed)):
+            assert machine["rmap_area"] == by_way[way] * machine["rmap_walk"]
+            assert machine["oom_kill"] == 0
+        # How the areas are found changes nothing else.
+        assert of_each({case: tree}, "rmap_walk", "pswpout", "pgfault", "nr_free_pages") == of_each(
+            {case: listed}, "rmap_walk", "pswpout", "pgfault", "nr_free_pages"
+        )
 
 
 def test_every_scenario_of_the_lecture_is_explained_and_tested() -> None:

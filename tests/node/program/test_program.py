@@ -68,3 +68,47 @@ def test_compact_moves_pages_together() -> None:
 def test_compact_takes_no_arguments() -> None:
     with pytest.raises(ProgramError, match="line 1: 'now' is not understood: expected compact"):
         machine().run_program("compact now\nsnapshot s\n")
+
+
+def test_a_heap_that_shrinks_gives_its_end_back() -> None:
+    box = machine()
+    box.run_program("spawn A\nA: brkgrow h 8P\nA: write h\nA: brkshrink h 3P\nA: write h\nsnapshot s\n")
+    counters = box.counters()
+    assert (counters["nr_anon_pages"], counters["nr_committed"]) == (5, 5)
+    assert counters["pgfault"] == 8  # the second write finds its pages
+    check(box.state)
+
+
+@pytest.mark.parametrize(
+    "lines", ["A: brkgrow h 2P\nA: brkshrink h 2P\n", "A: mmap h 2P\nA: brkshrink h 1P\n"]
+)
+def test_only_the_end_of_the_heap_is_given_back(lines: str) -> None:
+    with pytest.raises(
+        ProgramError, match="line 3: brkshrink h: expected the end of the heap, and less than"
+    ):
+        machine().run_program("spawn A\n" + lines + "snapshot s\n")
+
+
+def test_a_process_that_tries_survives_what_is_refused() -> None:
+    box = machine()
+    box.run_program(
+        "spawn A\nA: mmap h 4P ro\nA: try h write\nA: try h read len=3P\nA: munmap h off=1P len=2P\nA: try h read\n"
+        "A: exit\nsnapshot s\n"
+    )
+    counters = box.counters()
+    assert (counters["fault.bad_access"], counters["fault.bad_area"]) == (4, 2)
+    assert counters["fault.anon_zero_page"] == 3 + 1  # the last page is read by the second try
+    assert counters["pgfault"] == 4
+
+
+def test_a_system_call_that_copies_ends_where_it_is_refused() -> None:
+    box = machine()
+    box.run_program(
+        "spawn A\nA: mmap h 4P\nA: copyto h len=2P\nA: munmap h off=2P len=1P\nA: copyto h\nA: copyfrom h off=3P\n"
+        "A: mprotect h ro off=3P\nA: copyto h off=3P\nA: copyfrom h off=3P\nsnapshot s\n"
+    )
+    counters = box.counters()
+    assert counters["fault.kernel_fixup"] == 2
+    assert counters["fault.bad_area"] == counters["fault.bad_access"] == 0
+    assert (counters["fault.anon_new_page"], counters["fault.anon_zero_page"]) == (2, 1)
+    check(box.state)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.counters import Knob
+from node.counters import Knob, VmEvent
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte
 from node.invariants import check
@@ -15,6 +15,7 @@ from node.vm.anon_vma import RmapWalk
 from node.vm.madvise import Advice, madvise
 from node.vm.mappings import all_mappings
 from node.vm.rmap_walk import page_referenced
+from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
 from tests.node.vm_machine import VmMachine
 
@@ -150,3 +151,72 @@ def test_an_anon_vma_with_two_children_is_not_taken_over() -> None:
     great_grandchild = machine.fork(grandchild)
     assert state.vma[state.mm[great_grandchild].first_vma].anon_vma != store
     check(state)
+
+
+# --- what a walk costs ----------------------------------------------------------------------------------
+
+
+def areas_of_a_walk(machine: VmMachine, mm: int, vaddr: int) -> int:
+    """Return how many areas a walk over what maps the page of a process looks at."""
+    events = machine.state.vm_event
+    before = (int(events[VmEvent.RMAP_WALK]), int(events[VmEvent.RMAP_AREA]))
+    page_referenced(machine.state, machine.read(mm, vaddr))
+    assert events[VmEvent.RMAP_WALK] == before[0] + 1
+    return int(events[VmEvent.RMAP_AREA]) - before[1]
+
+
+@pytest.mark.parametrize("walk", list(RmapWalk))
+def test_a_walk_looks_at_all_that_share_a_page_but_only_at_the_owner_of_a_copy(walk: RmapWalk) -> None:
+    machine = machine_with(walk)
+    parent = machine.spawn()
+    vaddr = machine.map(parent, 2)
+    machine.write(parent, vaddr, 1)
+    machine.write(parent, vaddr + PAGE_SIZE, 1)
+    children = [machine.fork(parent) for _ in range(4)]
+    for child in children:
+        machine.write(child, vaddr, 2)
+        assert areas_of_a_walk(machine, child, vaddr) == 1
+    assert areas_of_a_walk(machine, parent, vaddr + PAGE_SIZE) == 5
+
+
+@pytest.mark.parametrize("walk", list(RmapWalk))
+def test_a_walk_ends_with_the_last_entry_the_oldest_process_first(walk: RmapWalk) -> None:
+    machine = machine_with(walk)
+    processes = [machine.spawn()]
+    vaddr = machine.map(processes[0], 5)
+    for page in range(5):
+        machine.write(processes[0], vaddr + page * PAGE_SIZE, 1)
+    processes += [machine.fork(processes[0]) for _ in range(4)]
+    for keeper in range(5):  # alone keeps page ``keeper`` as the first process wrote it
+        for mm in processes:
+            if mm != processes[keeper]:
+                machine.write(mm, vaddr + keeper * PAGE_SIZE, 2)
+    assert [
+        areas_of_a_walk(machine, processes[keeper], vaddr + keeper * PAGE_SIZE) for keeper in range(5)
+    ] == [1, 2, 3, 4, 5]
+
+
+def test_a_list_has_all_pieces_of_an_area_and_a_tree_the_one_that_holds_the_page() -> None:
+    looked_at = {}
+    for walk in RmapWalk:
+        machine = machine_with(walk)
+        mm = machine.spawn()
+        vaddr = machine.map(mm, 10)
+        machine.write(mm, vaddr + 9 * PAGE_SIZE, 1)
+        for page in (0, 2, 4):
+            at = vaddr + page * PAGE_SIZE
+            assert madvise(machine.state, mm, at, at + PAGE_SIZE, Advice.RANDOM) == 0
+        # Pages 0, 1, 2, 3, 4 and, cut off last, 5 to 9.
+        looked_at[walk] = areas_of_a_walk(machine, mm, vaddr + 9 * PAGE_SIZE)
+    assert looked_at == {RmapWalk.TREE: 1, RmapWalk.LIST: 6}
+
+
+@pytest.mark.parametrize("walk", list(RmapWalk))
+def test_a_walk_ends_where_an_area_is_locked(walk: RmapWalk) -> None:
+    machine = machine_with(walk)
+    parent = machine.spawn()
+    vaddr = machine.map(parent, 1)
+    machine.write(parent, vaddr, 1)
+    children = [machine.fork(parent) for _ in range(2)]
+    machine.state.vma[machine.state.mm[children[0]].first_vma].vm_flags |= VmFlag.LOCKED
+    assert areas_of_a_walk(machine, parent, vaddr) == 2
