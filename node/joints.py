@@ -506,6 +506,12 @@ def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
 
 
 @declare("node.hw.second_level")
+def access_after_fault(state: "State", vaddr: int, kind: int) -> int:
+    """Translate a user program's access again whose page fault the kernel has served; return the frame, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.hw.second_level")
 def access_as(state: "State", vaddr: int, kind: int) -> int:
     """Translate one access of the current CPU at its privilege level; return the 4 KiB frame, or NIL for a fault."""
     raise NotImplementedError

@@ -49,8 +49,10 @@ static int64_t walk_fault(State *s, int64_t vaddr, int64_t kind, int64_t code)
     drop_translation(s, index, vaddr, cpu->tlb_tag & PCID_MASK, 1);
     for (int64_t distance = 0; distance < last; distance++) {
         int64_t found = find_variant(s, index, TLB_ARRAY_WALK_PD + distance, walk_key(s, last - 1 - distance, vaddr));
-        if (found != NIL)
+        if (found != NIL) {
             invalidate(s, found);
+            s->cached_paths[paths_place(index, cpu->tlb_tag & PCID_MASK)]--;
+        }
     }
     return NIL;
 }
@@ -81,6 +83,11 @@ static int64_t frame_field(int64_t pfn) { return ((pfn ^ HIGHEST_FRAME_BIT) - HI
 
 static int64_t level_of(int64_t path) { return (path >> LEVEL_SHIFT) & LEVEL_MASK; }
 
+static int64_t path_from_top(const State *s)
+{
+    return frame_field(pte_pfn(s->cpu[s->current[CURRENT_CPU]].cr3)) | PATH_RIGHTS;
+}
+
 static int64_t known_path(State *s, int64_t vaddr)
 {
     int64_t cpu = s->current[CURRENT_CPU], last = s->knob[KNOB_NR_LEVELS] - 1;
@@ -93,7 +100,7 @@ static int64_t known_path(State *s, int64_t vaddr)
             return s->tlb[index].word;
         }
     }
-    return frame_field(pte_pfn(s->cpu[cpu].cr3)) | PATH_RIGHTS;
+    return path_from_top(s);
 }
 
 static int64_t lower_path(int64_t path, int64_t word)
@@ -144,13 +151,15 @@ static int64_t next_table(State *s, int64_t path, int64_t vaddr)
 
 static int has_failed(int64_t path) { return FAILED - MAX_CODE <= path && path <= FAILED; }
 
-static int64_t descend(State *s, int64_t vaddr)
+static int64_t descend(State *s, int64_t vaddr, int after_fault)
 {
-    int64_t path = known_path(s, vaddr), nr_references = 0;
+    int64_t path = after_fault ? path_from_top(s) : known_path(s, vaddr), nr_references = 0;
     for (;;) {
         nr_references++;
         int64_t lower = next_table(s, path, vaddr);
         if (lower == path || has_failed(lower)) {
+            int64_t cpu = s->current[CURRENT_CPU];
+            s->cached_paths[paths_place(cpu, s->cpu[cpu].tlb_tag & PCID_MASK)] += nr_references - 1;
             s->hw_event[HW_EVENT_WALK_REFERENCES] += nr_references;
             s->current[CURRENT_CLOCK_PS] += nr_references * s->cost[COST_WALK_REFERENCE];
             return lower;
@@ -198,12 +207,12 @@ static int64_t tlb_word(const State *s, int64_t path, int64_t word)
     return frame_field(first_frame(s, word, size)) | bits;
 }
 
-static int64_t walk(State *s, int64_t vaddr, int64_t kind)
+static int64_t walk(State *s, int64_t vaddr, int64_t kind, int after_fault)
 {
     int64_t sign = vaddr >> (s->knob[KNOB_LINEAR_BITS] - 1);
     if (s->knob[KNOB_PAGING_MODE] == PAGING_MODE_BITS_32 || (sign != 0 && sign != -1))
         UNREACHED();
-    int64_t path = descend(s, vaddr);
+    int64_t path = descend(s, vaddr, after_fault);
     if (has_failed(path))
         return walk_fault(s, vaddr, kind, FAILED - path);
     int64_t position = path_position(s, path, vaddr), word = s->pt_word[position];
@@ -220,13 +229,13 @@ static int64_t walk(State *s, int64_t vaddr, int64_t kind)
 
 /* --- the access --------------------------------------------------------------------------------------- */
 
-static int64_t refill_tlbs(State *s, int64_t vaddr, int64_t kind)
+static int64_t refill_tlbs(State *s, int64_t vaddr, int64_t kind, int after_fault)
 {
     int fetch = kind == ACCESS_KIND_EXECUTE;
     s->hw_event[fetch ? HW_EVENT_ITLB_WALK : HW_EVENT_TLB_WALK]++;
     if (s->knob[KNOB_TLB_REFILL] == REFILL_SOFTWARE)
         UNREACHED();
-    int64_t word = walk(s, vaddr, kind);
+    int64_t word = walk(s, vaddr, kind, after_fault);
     if (word != NIL) {
         fill(s, fetch ? TLB_ARRAY_I1_4K : TLB_ARRAY_D1_4K, vaddr, word);
         fill(s, TLB_ARRAY_L2_4K, vaddr, word);
@@ -259,7 +268,7 @@ static int64_t access_as(State *s, int64_t vaddr, int64_t kind)
         word = s->tlb[index].word;
         fill(s, first_level, vaddr, word);
     } else {
-        word = refill_tlbs(s, vaddr, kind);
+        word = refill_tlbs(s, vaddr, kind, 0);
         if (word == NIL)
             return NIL;
     }
@@ -291,7 +300,17 @@ static int64_t access_beyond_first_level(State *s, int64_t vaddr, int64_t kind)
         put(s, fetch ? TLB_ARRAY_I1_4K : TLB_ARRAY_D1_4K, s->tlb[index].key, word);
         return (word >> FRAME_SHIFT) & PFN_MASK;
     }
-    int64_t word = refill_tlbs(s, vaddr, kind);
+    int64_t word = refill_tlbs(s, vaddr, kind, 0);
+    if (word == NIL)
+        return NIL;
+    if (word & TLB_RIGHT_SPECIAL)
+        UNREACHED();
+    return frame_of(s, word, vaddr);
+}
+
+static int64_t access_after_fault(State *s, int64_t vaddr, int64_t kind)
+{
+    int64_t word = refill_tlbs(s, vaddr, kind, 1);
     if (word == NIL)
         return NIL;
     if (word & TLB_RIGHT_SPECIAL)

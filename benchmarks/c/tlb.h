@@ -173,16 +173,32 @@ static void drop_translation(State *s, int64_t cpu, int64_t vaddr, int64_t pcid,
         UNREACHED();
 }
 
-static void drop_page(State *s, int64_t cpu, int64_t vaddr, int64_t pcid, int with_global)
+static int64_t paths_place(int64_t cpu, int64_t pcid)
 {
-    drop_translation(s, cpu, vaddr, pcid, with_global);
+    return cpu * PCID_GROUPS + ((pcid >> GROUP_USER_SHIFT & GROUP_USER_BIT) | (pcid & GROUP_ASID_MASK));
+}
+
+__attribute__((noinline, cold)) static int64_t drop_paths(State *s, int64_t cpu, int64_t pcid)
+{
+    int64_t nr_left = 0;
     for (int64_t role = TLB_ARRAY_WALK_PD; role < TLB_ARRAY_EPT_PD; role++) {
         const struct tlb_array *array = &s->tlb_array[role];
         int64_t first = cpu * s->knob[KNOB_TLB_ENTRIES] + array->first;
         for (int64_t i = first; i < first + (int64_t)array->nr_sets * array->nr_ways; i++)
             if ((s->tlb[i].key & PCID_MASK) == pcid)
                 invalidate(s, i);
+            else if (s->tlb[i].key && paths_place(cpu, s->tlb[i].key & PCID_MASK) == paths_place(cpu, pcid))
+                nr_left++;
     }
+    return nr_left;
+}
+
+static void drop_page(State *s, int64_t cpu, int64_t vaddr, int64_t pcid, int with_global)
+{
+    drop_translation(s, cpu, vaddr, pcid, with_global);
+    int64_t place = paths_place(cpu, pcid);
+    if (s->cached_paths[place])
+        s->cached_paths[place] = drop_paths(s, cpu, pcid);
 }
 
 static void drop_pcid(State *s, int64_t cpu, int64_t pcid)

@@ -454,7 +454,7 @@ static int64_t fault_in(State *s, int64_t mm, int64_t vaddr, int64_t kind)
             s->request[REQUEST_R0] = outcome;
             return NIL;
         }
-        int64_t pfn = access_page(s, vaddr, kind);
+        int64_t pfn = access_after_fault(s, vaddr, kind);
         if (pfn != NIL)
             return pfn;
     }

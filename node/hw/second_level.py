@@ -74,13 +74,13 @@ def _count_second_level_hit(state: "State", kind: int) -> None:
 
 
 @kernel
-def _refill(state: "State", vaddr: int, kind: int) -> int:
-    """Serve a miss of all levels: return the page's word, now in the TLBs, or NIL for a fault."""
+def _refill(state: "State", vaddr: int, kind: int, after_fault: int) -> int:
+    """Serve a miss of all levels: return the page's word, now in the TLBs, or NIL for a fault; as ``walk``."""
     state.hw_event[HwEvent.ITLB_WALK if kind == AccessKind.EXECUTE else HwEvent.TLB_WALK] += 1
     if state.knob[Knob.TLB_REFILL] == Refill.SOFTWARE:
         state.hw_event[HwEvent.REFILL_TRAP] += 1
         state.current[Current.CLOCK_PS] += state.cost[Cost.REFILL_TRAP]
-    word = walk(state, vaddr, kind)
+    word = walk(state, vaddr, kind, after_fault)
     if word != NIL:
         fill(state, first_level_of(kind), vaddr, word)
         fill(state, TlbArray.L2_4K, vaddr, word)
@@ -91,7 +91,7 @@ def _refill(state: "State", vaddr: int, kind: int) -> int:
 def _translate_slowly(state: "State", vaddr: int, kind: int) -> int:
     """Return the word for an access that the first look did not let through, or NIL for a fault."""
     if beyond_keys(vaddr):
-        return _refill(state, vaddr, kind)
+        return _refill(state, vaddr, kind, 0)
     first_level = first_level_of(kind)
     index = find_any(state, first_level, vaddr)
     if index != NIL and _allows(state, state.tlb[index].word, kind):
@@ -103,7 +103,7 @@ def _translate_slowly(state: "State", vaddr: int, kind: int) -> int:
         word = state.tlb[index].word
         fill(state, first_level, vaddr, word)
         return word
-    return _refill(state, vaddr, kind)
+    return _refill(state, vaddr, kind, 0)
 
 
 @kernel
@@ -147,7 +147,20 @@ def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
         word = state.tlb[index].word
         put(state, first_level_of(kind), state.tlb[index].key, word)
         return word >> FRAME_SHIFT & PFN_MASK
-    word = _refill(state, vaddr, kind)
+    word = _refill(state, vaddr, kind, 0)
+    if word == NIL:
+        return NIL
+    _charge_type(state, word, kind)
+    return frame_of(state, word, vaddr)
+
+
+@entry
+def access_after_fault(state: "State", vaddr: int, kind: int) -> int:
+    """Translate a user program's access again whose page fault the kernel has served; return the frame, or NIL.
+
+    The fault dropped all that was cached of ``vaddr``, and no kernel brings it back: so no array is searched for it.
+    """
+    word = _refill(state, vaddr, kind, 1)
     if word == NIL:
         return NIL
     _charge_type(state, word, kind)

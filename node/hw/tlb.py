@@ -144,6 +144,12 @@ UNUSUAL_OF_USERS: Final = SPECIAL_SEEN | ALL_VARIANTS & ~1  # more than small pr
 WIDEST_USER_BITS: Final = 57  # no mode gives user programs more
 PAGE_NUMBER_MASK: Final = (1 << 47) - 1  # makes a kernel address's page number positive
 KEY_ADDRESS_BITS: Final = 60  # of an address, its lowest: what keys of 4 KiB pages tell apart
+# PCIDs are counted in groups: of one are those with the same highest bit, which Linux gives to user mode, and the
+# same lowest three, its ASID.
+PCID_GROUPS: Final = 16
+GROUP_ASID_MASK: Final = 7
+GROUP_USER_BIT: Final = 8
+GROUP_USER_SHIFT: Final = 8  # from PCID bit 11 to it
 
 
 # --- sets -----------------------------------------------------------------------------------------------
@@ -367,6 +373,12 @@ def put(state: "State", array_index: int, key: int, word: int) -> None:
     entry.key = key
     entry.word = word
     _note_fill(state, cpu, array_index, index)
+
+
+@hot_kernel
+def paths_place(cpu: int, pcid: int) -> int:
+    """Return the place in ``state.cached_paths`` of a PCID's group on a CPU."""
+    return cpu * PCID_GROUPS + (pcid >> GROUP_USER_SHIFT & GROUP_USER_BIT | pcid & GROUP_ASID_MASK)
 
 
 @hot_kernel

@@ -7,6 +7,10 @@
     drop_all           everything                                   INVPCID 2, CR4.PGE
     flush_lowered_view what a guest's view no longer grants         INVEPT by the host
 
+A page's flush, the commonest, mostly finds nothing in the paging-structure caches: the fault before it has dropped what
+led there. ``state.cached_paths`` knows, for each group of PCIDs, how many entries there are at most, and at 0 spares
+the look at all of them.
+
 A virtually tagged data cache (node/hw/cache_lines.py) loses its lines with the translations that they came by.
 
 Source: Intel SDM volume 3, 4.10.4.
@@ -28,10 +32,11 @@ from node.hw.tlb import (
     TlbRight,
     find_variant,
     key_of,
+    paths_place,
     variants_of,
 )
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import cold_kernel, kernel
 from shared.views import View
 
 if TYPE_CHECKING:
@@ -89,12 +94,25 @@ def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int)
 @kernel
 def drop_walk_caches(state: "State", cpu: int, pcid: int) -> None:
     """Drop what a CPU's paging-structure caches hold for one PCID."""
+    place = paths_place(cpu, pcid)
+    if state.cached_paths[place]:
+        state.cached_paths[place] = _drop_paths(state, cpu, pcid)
+
+
+@cold_kernel
+def _drop_paths(state: "State", cpu: int, pcid: int) -> int:
+    """Do that, entry by entry; return how many other PCIDs of its group have."""
+    nr_left = 0
     for array_index in range(TlbArray.WALK_PD, TlbArray.EPT_PD):
         array = state.tlb_array[array_index]
         first = cpu * state.knob[Knob.TLB_ENTRIES] + array.first
         for index in range(first, first + array.nr_sets * array.nr_ways):
-            if state.tlb[index].key & PCID_MASK == pcid:
+            key = state.tlb[index].key
+            if key & PCID_MASK == pcid:
                 invalidate(state, index)
+            elif key and paths_place(cpu, key & PCID_MASK) == paths_place(cpu, pcid):
+                nr_left += 1
+    return nr_left
 
 
 @kernel

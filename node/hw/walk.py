@@ -58,6 +58,7 @@ from node.hw.tlb import (
     find_variant,
     frame_of,
     note_use,
+    paths_place,
     put,
 )
 from node.hw.tlb_drop import drop_translation, invalidate
@@ -101,6 +102,7 @@ def _forget_path(state: "State", cpu: int, vaddr: int) -> None:
         index = find_variant(state, cpu, TlbArray.WALK_PD + distance, key)
         if index != NIL:
             invalidate(state, index)
+            state.cached_paths[paths_place(cpu, key & PCID_MASK)] -= 1
 
 
 @kernel
@@ -210,7 +212,12 @@ def _known_path(state: "State", vaddr: int) -> int:
             note_use(state, cpu, TlbArray.WALK_PD + distance, index)
             state.hw_event[HwEvent.WALK_CACHE_HIT] += 1
             return state.tlb[index].word
-    return _frame_field(cr3_root(state.cpu[cpu].cr3)) | PATH_RIGHTS
+    return _path_from_top(state)
+
+
+@hot_kernel
+def _path_from_top(state: "State") -> int:
+    return _frame_field(cr3_root(state.cpu[state.current[Current.CPU]].cr3)) | PATH_RIGHTS
 
 
 @hot_kernel
@@ -275,9 +282,9 @@ def _next_table(state: "State", path: int, vaddr: int) -> int:
 
 
 @hot_kernel
-def _descend(state: "State", vaddr: int) -> int:
+def _descend(state: "State", vaddr: int, after_fault: int) -> int:
     """Return the path whose entry for ``vaddr`` maps a page, or FAILED less an error code."""
-    path = _known_path(state, vaddr)
+    path = _path_from_top(state) if after_fault else _known_path(state, vaddr)
     nr_references = 0
     while True:
         nr_references += 1
@@ -285,6 +292,9 @@ def _descend(state: "State", vaddr: int) -> int:
         if lower == path or FAILED - MAX_CODE <= lower <= FAILED:
             break
         path = lower
+    cpu = state.current[Current.CPU]
+    # Each but the last has become known.
+    state.cached_paths[paths_place(cpu, state.cpu[cpu].tlb_tag & PCID_MASK)] += nr_references - 1
     state.hw_event[HwEvent.WALK_REFERENCES] += nr_references
     state.current[Current.CLOCK_PS] += nr_references * state.cost[Cost.WALK_REFERENCE]
     return lower
@@ -345,17 +355,18 @@ def _through_ept(state: "State", granted: int, vaddr: int, write: int) -> int:
 
 
 @hot_kernel
-def walk(state: "State", vaddr: int, kind: int) -> int:
+def walk(state: "State", vaddr: int, kind: int, after_fault: int) -> int:
     """Walk for an access of the current CPU; return the word that the TLBs may keep, or NIL for a fault.
 
-    ``kind`` is an AccessKind. A fault's vector, address and code are in the CPU's registers.
+    ``kind`` is an AccessKind. A fault's vector, address and code are in the CPU's registers. ``after_fault``: this very
+    access has just faulted, and so left no way to ``vaddr`` in the paging-structure caches.
     """
     cpu = state.cpu[state.current[Current.CPU]]
     if _not_canonical(state, vaddr):
         cpu.fault_vector = FaultVector.GENERAL_PROTECTION
         cpu.error_code = 0
         return NIL
-    path = _descend(state, vaddr)
+    path = _descend(state, vaddr, after_fault)
     if FAILED - MAX_CODE <= path <= FAILED:
         return _fault(state, vaddr, kind, FAILED - path)
     position = _entry_position(state, path, vaddr)

@@ -52,7 +52,7 @@ def run_accesses(state: State, nr_accesses: int, how: int) -> None:
 
 @entry
 def do_walk(state: State, vaddr: int, kind: int) -> int:
-    return walk(state, vaddr, kind)
+    return walk(state, vaddr, kind, 0)
 
 
 @entry
