@@ -48,6 +48,7 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     tlb.Replacement,
     tlb.TlbArray,
     tlb.TlbRight,
+    walk.Cached,
     page.PageFlag,
     fallback.AllocFlag,
     gfp_flags.Gfp,

@@ -10,11 +10,10 @@ static int64_t area_at_or_below(const State *s, int64_t mm, int64_t vaddr)
     int64_t found = NIL;
     for (int64_t at = s->rb_root[mm_root(mm)]; at != NIL;) {
         const struct rb_node *node = &s->rb_node[at];
-        if (node->key <= vaddr) {
-            found = at;
-            at = node->right;
-        } else
-            at = node->left;
+        /* Which way is anyone's guess: conditional moves cost less than a branch. */
+        int is_below = node->key <= vaddr;
+        found = is_below ? at : found;
+        at = is_below ? node->right : node->left;
     }
     return found == NIL ? NIL : found - vma_base(s);
 }

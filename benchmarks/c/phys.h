@@ -288,6 +288,7 @@ static int64_t refill(State *s, int64_t zone, int64_t order, int64_t type, int64
         if (pfn == NIL)
             break;
         struct page *page = &s->page[pfn];
+        __builtin_prefetch(&s->page[pfn + FRAMES_AHEAD]);
         page->page_flags |= PAGE_FLAG_PCP;
         page->next = NIL;
         page->prev = list->last;

@@ -27,16 +27,20 @@ from node.hw.tlb import (
     FRAME_SHIFT,
     KEY_GLOBAL,
     KEY_VALID,
+    NR_VARIANTS,
     PCID_MASK,
+    PRIVATE_VARIANTS,
+    USER_GROUPS_SHIFT,
     TlbArray,
     TlbRight,
     find_variant,
     key_of,
     paths_place,
+    pcid_group,
     variants_of,
 )
 from shared.constants import NIL
-from shared.jit import cold_kernel, kernel
+from shared.jit import cold_kernel, hot_kernel, kernel
 from shared.views import View
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ def invalidate(state: "State", index: int) -> None:
     entry.stamp = 0
 
 
-@kernel
+@hot_kernel
 def _drop_variant(state: "State", cpu: int, variant: int, key: int) -> None:
     size = variant % PageSize.NR
     for level in range(TlbArray.D1_4K, TlbArray.WALK_PD, PageSize.NR):
@@ -63,25 +67,41 @@ def _drop_variant(state: "State", cpu: int, variant: int, key: int) -> None:
 
 
 @kernel
+def _drop_variants(state: "State", cpu: int, vaddr: int, pcid: int, variants: int) -> None:
+    """Drop a CPU's entries for ``vaddr`` of these variants."""
+    variant = 0
+    while variants:
+        if variants & 1:
+            _drop_variant(state, cpu, variant, key_of(state, vaddr, variant, KEY_VALID | pcid))
+        variants >>= 1
+        variant += 1
+
+
+@cold_kernel
+def _drop_lines(state: "State", cpu: int, vaddr: int, pcid: int, variants: int) -> None:
+    """Drop the lines of a virtually tagged cache for ``vaddr``, in a page of the largest size that there may be."""
+    largest = 0
+    for variant in range(NR_VARIANTS):
+        if variants >> variant & 1:
+            largest = max(largest, variant % PageSize.NR)
+    drop_page_lines(state, cpu, vaddr, pcid, state.tlb_array[TlbArray.D1_4K + largest].shift)
+
+
+@hot_kernel
 def drop_translation(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
     """Drop a CPU's TLB entries for ``vaddr``, of any size, for one PCID, and global ones if asked for."""
     variants = variants_of(state, cpu, vaddr)
     if not with_global:
-        variants &= (1 << PageSize.NR) - 1
-    variant = 0
-    largest = 0
-    while variants:
-        if variants & 1:
-            _drop_variant(state, cpu, variant, key_of(state, vaddr, variant, KEY_VALID | pcid))
-            largest = max(largest, variant % PageSize.NR)
-        variants >>= 1
-        variant += 1
+        variants &= PRIVATE_VARIANTS
     if state.knob[Knob.DCACHE_MODE] == CacheMode.VIRTUAL:
-        shift = state.tlb_array[TlbArray.D1_4K + largest].shift
-        drop_page_lines(state, cpu, vaddr, NIL if with_global else pcid, shift)
+        _drop_lines(state, cpu, vaddr, NIL if with_global else pcid, variants)
+    if vaddr >= 0 and not state.cpu[cpu].tlb_variants >> (USER_GROUPS_SHIFT + pcid_group(pcid)) & 1:
+        variants &= ~PRIVATE_VARIANTS
+    if variants:
+        _drop_variants(state, cpu, vaddr, pcid, variants)
 
 
-@kernel
+@hot_kernel
 def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
     """Drop what ``drop_translation`` does, and all that the paging-structure caches hold for the PCID.
 
@@ -91,7 +111,7 @@ def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int)
     drop_walk_caches(state, cpu, pcid)
 
 
-@kernel
+@hot_kernel
 def drop_walk_caches(state: "State", cpu: int, pcid: int) -> None:
     """Drop what a CPU's paging-structure caches hold for one PCID."""
     place = paths_place(cpu, pcid)
