@@ -53,6 +53,16 @@ def touch_at_random(state: "State", mm: int, vaddr: int, nr_pages: int, count: i
 
 
 @entry
+def find_areas_at_random(state: "State", mm: int, vaddr: int, nr_pages: int, count: int) -> int:
+    """Look up the areas of ``count`` addresses, each drawn from ``nr_pages``; return the sum of their numbers."""
+    total = 0
+    for i in range(count):
+        page = below(splitmix64_word(0, i), nr_pages)
+        total += find_vma(state, mm, vaddr + (page << PAGE_SHIFT))
+    return total
+
+
+@entry
 def first_touch(state: "State", mm: int, vaddr: int, nr_pages: int) -> int:
     """Write each of ``nr_pages`` once; return how many could be."""
     for page in range(nr_pages):

@@ -1,5 +1,6 @@
 """Benchmark of ksmd: a full scan of pages that are all calm and all different, the worst case of its trees."""
 
+import functools
 from typing import Final
 
 from benchmarks.registry import Benchmark
@@ -14,31 +15,39 @@ from node.vm.vma import VmFlag
 from shared.constants import PAGE_SHIFT
 
 NR_PAGES: Final = 100_000
-WHOLE_SCAN: Final = NR_PAGES + 1  # one more finds the end of the list
 SEED: Final = 1
 
 
-def calm_pages() -> State:
-    """Return a machine with 100,000 distinct mergeable pages that ksmd has seen twice."""
-    state = machine(NR_PAGES)
-    mmap(state, MM, NR_PAGES << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
+def _whole_scan(nr_pages: int) -> int:
+    return nr_pages + 1  # one more finds the end of the list
+
+
+def calm_pages(nr_pages: int) -> State:
+    """Return a machine with so many distinct mergeable pages that ksmd has seen twice."""
+    state = machine(nr_pages)
+    mmap(state, MM, nr_pages << PAGE_SHIFT, VmFlag.READ | VmFlag.WRITE)
     start = area_start(state)
-    madvise_mergeable(state, MM, start, start + (NR_PAGES << PAGE_SHIFT))
-    for place, value in ((Request.A0, start), (Request.A1, NR_PAGES), (Request.A5, SEED), (Request.A7, 0)):
+    madvise_mergeable(state, MM, start, start + (nr_pages << PAGE_SHIFT))
+    for place, value in ((Request.A0, start), (Request.A1, nr_pages), (Request.A5, SEED), (Request.A7, 0)):
         state.request[place] = value
     fill_pages(state, MM, Fill.UNIQUE, 0)
-    ksm_do_scan(state, WHOLE_SCAN)
-    ksm_do_scan(state, WHOLE_SCAN)
+    ksm_do_scan(state, _whole_scan(nr_pages))
+    ksm_do_scan(state, _whole_scan(nr_pages))
     return state
 
 
-SCAN: Final = Benchmark(
-    name="ksm scan, 100,000 distinct pages",
-    operations=NR_PAGES,
-    target_per_s=2e6,
-    prepare=calm_pages,
-    entry=ksm_do_scan,
-    arguments=lambda _state: (WHOLE_SCAN,),
-)
+def suite(*, pages: int) -> tuple[Benchmark, ...]:
+    """Return the benchmark over so many pages."""
+    return (
+        Benchmark(
+            name=f"ksm scan, {pages:,} distinct pages",
+            operations=pages,
+            target_per_s=2e6,
+            prepare=functools.partial(calm_pages, pages),
+            entry=ksm_do_scan,
+            arguments=lambda _state: (_whole_scan(pages),),
+        ),
+    )
 
-BENCHMARKS: Final[tuple[Benchmark, ...]] = ()
+
+BENCHMARKS: Final = suite(pages=NR_PAGES)

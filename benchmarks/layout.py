@@ -13,17 +13,20 @@ from benchmarks import kernels
 from node import content, counters
 from node.fault import entries, user_fault
 from node.fault.kinds import VmFault
+from node.fault.outcome import FaultOutcome
 from node.hw import cache_lines, cost, memory_type, mmu, paging, pte, registers, tlb, walk
 from node.kalloc import kmem_cache, slub_kmalloc, slub_records
 from node.kmap import asid, entry, pti, tlb_flush
-from node.ksm.records import ItemPlace
+from node.ksm.records import ItemPlace, KsmModel
 from node.phys import buddy, fallback, gfp, migrate_type, page, pcp, pcp_batch, zone
 from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
-from node.vm import fork, mm_init, mmu_gather, page_tables
-from node.vm.vma import VmFlag
+from node.vm import commit, fork, mm_init, mmu_gather, page_tables, rss
+from node.vm.anon_vma import RmapWalk
+from node.vm.thp import ThpMode
+from node.vm.vma import VmAreaStat, VmaSearch, VmFlag
 from shared import constants, gfp_flags
 
 C_TYPES: Final = {8: "int64_t", 4: "int32_t", 2: "int16_t", 1: "int8_t"}
@@ -45,6 +48,7 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     tlb.Replacement,
     tlb.TlbArray,
     tlb.TlbRight,
+    walk.Cached,
     page.PageFlag,
     fallback.AllocFlag,
     gfp_flags.Gfp,
@@ -53,8 +57,15 @@ ENUMS: Final[tuple[type[IntEnum], ...]] = (
     Pool,
     LruList,
     VmFault,
+    FaultOutcome,
     VmFlag,
+    VmAreaStat,
+    VmaSearch,
+    RmapWalk,
+    ThpMode,
+    commit.Overcommit,
     ItemPlace,
+    KsmModel,
     Color,
     Tree,
     slub_records.SlubStat,
@@ -82,11 +93,13 @@ MODULES_OF_CONSTANTS: Final = (
     pcp_batch,
     zone,
     entries,
+    commit,
     fork,
     mm_init,
     page_tables,
     user_fault,
     mmu_gather,
+    rss,
     kmem_cache,
     slub_records,
     slub_kmalloc,

@@ -18,6 +18,7 @@ MM: Final = 1
 FIRST_LEVEL_PAGES: Final = 32  # half of the first level
 SECOND_LEVEL_PAGES: Final = 1024  # 16 times the first level, two thirds of the second
 WALK_PAGES: Final = 1 << 20
+FAULT_PAGES: Final = 1 << 18
 HITS: Final = 4_000_000
 WALKS: Final = 1_000_000
 # Memory besides the pages: the kernel's own, descriptors, tables, and the low watermarks.
@@ -130,4 +131,7 @@ def fault_suite(*, fault_pages: int) -> tuple[Benchmark, ...]:
     )
 
 
-BENCHMARKS: Final = suite(hits=HITS, walks=WALKS, walk_pages=WALK_PAGES)
+BENCHMARKS: Final = (
+    *suite(hits=HITS, walks=WALKS, walk_pages=WALK_PAGES),
+    *fault_suite(fault_pages=FAULT_PAGES),
+)

@@ -500,8 +500,14 @@ def run_kthreads(state: "State", until_ps: int) -> int:
 
 
 @declare("node.hw.second_level")
-def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
+def access_beyond_first_level(state: "State", vaddr: int, kind: int, first_level_place: int) -> int:
     """Translate a user program's access that the first-level TLB does not let through; return the frame, or NIL."""
+    raise NotImplementedError
+
+
+@declare("node.hw.second_level")
+def access_after_fault(state: "State", vaddr: int, kind: int) -> int:
+    """Translate a user program's access again whose page fault the kernel has served; return the frame, or NIL."""
     raise NotImplementedError
 
 

@@ -104,6 +104,7 @@ class State(KernelState):
     tlb_array: Records = table(TLB_ARRAY)  # [TlbArray]
     tlb: Records = table(TLB_ENTRY)  # [cpu * entries of all arrays]
     tlb_tree: Counters = table(np.int64)  # [cpu * sets of all arrays] bits of the sets' PLRU trees
+    cached_paths: Counters = table(np.int64)  # [cpu * PCID_GROUPS] walk-cache entries of a group, at most
     tlb_context: Records = table(TLB_CONTEXT)  # [cpu * NR_ASIDS]
     entry_page: Records = table(ENTRY_PAGE)  # [cpu * Knob.ENTRY_PAGES]
     cache_line: Records = table(CACHE_LINE)  # [cpu * sets * ways] of the data caches; [1] if there are none

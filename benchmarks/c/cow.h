@@ -1,4 +1,4 @@
-/* The twin of the copy-on-write side of node/vm/fault.py: a write to a page that another process maps as well. */
+/* The twin of node/fault/cow.py: a write to a page that another process maps as well. */
 #pragma once
 #include "vm.h"
 
@@ -31,7 +31,7 @@ static int may_reuse(const State *s, int64_t pfn)
 static void copy_page(State *s, int64_t vma, int64_t position, int64_t vaddr)
 {
     int64_t old = pte_pfn(s->pt_word[position]);
-    if (s->page[old].page_flags & PAGE_FLAG_ZERO_PAGE)
+    if (s->page[old].page_flags & (PAGE_FLAG_ZERO_PAGE | PAGE_FLAG_HUGE))
         UNREACHED();
     s->page[old].refcount++;
     int64_t copy = new_anon_page(s, vma, vaddr);
@@ -39,10 +39,12 @@ static void copy_page(State *s, int64_t vma, int64_t position, int64_t vaddr)
         UNREACHED();
     copy_content(s, copy, old);
     s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_COPY];
-    if (--s->page[old].mapcount <= 0)
+    s->mm[s->vma[vma].mm].nr_anon--;
+    if (--s->page[old].mapcount <= 0 || s->vma[vma].vm_flags & VM_FLAG_LOCKED)
         UNREACHED();
     put_page(s, old);
     put_page(s, old);
+    s->mm[s->vma[vma].mm].nr_anon++;
     set_user_pte(s, position, (copy << PAGE_SHIFT) | written_bits(s, vma));
     flush_tlb_range(s, s->vma[vma].mm, vaddr, vaddr + (1 << PAGE_SHIFT));
 }
@@ -50,7 +52,8 @@ static void copy_page(State *s, int64_t vma, int64_t position, int64_t vaddr)
 static void do_wp_page(State *s, int64_t vma, int64_t position, int64_t vaddr)
 {
     int64_t pfn = pte_pfn(s->pt_word[position]);
-    if (may_reuse(s, pfn) || s->page[pfn].page_flags & PAGE_FLAG_KSM)
+    if (s->vma[vma].vm_flags & VM_FLAG_SHARED || may_reuse(s, pfn) || s->page[pfn].page_flags & PAGE_FLAG_KSM)
         UNREACHED();
+    s->fault_outcome[FAULT_OUTCOME_WP_COPIED]++;
     copy_page(s, vma, position, vaddr);
 }

@@ -2,7 +2,7 @@
 #pragma once
 #include "vm.h"
 
-/* --- an empty address space (node/vm/mmap.py, page_tables.py, node/kmap/pti.py) ------------------------ */
+/* --- an empty address space (node/vm/mm_init.py, page_tables.py, node/kmap/pti.py)----------------------- */
 
 static void init_mm(State *s, int64_t index)
 {
@@ -12,9 +12,15 @@ static void init_mm(State *s, int64_t index)
     mm->minflt = mm->majflt = mm->stall_ps = 0;
     mm->ctx_id = ++s->current[CURRENT_LAST_CTX_ID];
     mm->tlb_gen = 0;
+    mm->total_vm = mm->data_vm = mm->exec_vm = mm->stack_vm = mm->locked_vm = mm->peak_vm = mm->peak_rss = 0;
+    mm->stack_limit = STACK_LIMIT;
+    mm->as_limit = mm->data_limit = mm->memlock_limit = INT64_MAX;
+    mm->start_stack = mm->start_code = mm->end_code = mm->start_data = mm->end_data = 0;
+    s->rb_root[mm_root(index)] = NIL;
     mm->first_vma = mm->last_found = NIL;
-    mm->nr_vmas = mm->nr_anon = mm->nr_swap = mm->nr_zero = mm->nr_page_tables = 0;
-    mm->alive = mm->mergeable = 0;
+    mm->nr_vmas = mm->nr_anon = mm->nr_swap = mm->nr_zero = mm->nr_file = mm->nr_shmem = 0;
+    mm->late_rss = mm->rss_events = mm->def_flags = mm->nr_page_tables = 0;
+    mm->alive = mm->mergeable = mm->reaped = mm->hugepage = 0;
     mm->ksm_rmap_list = NIL;
     mm->ksm_rmap_items = mm->ksm_merging_pages = mm->ksm_zero_pages = 0;
     mm->oom_score_adj = mm->oom_victim = 0;
@@ -53,45 +59,88 @@ static int64_t new_mm_record(State *s)
     return index;
 }
 
-/* --- areas (node/vm/vma.py, rmap.py) -------------------------------------------------------------------- */
+/* --- areas (node/vm/vma.py, commit.py, anon_vma.py) ------------------------------------------------------ */
 
-static int64_t insert_vma(State *s, int64_t mm, int64_t start, int64_t end, int32_t vm_flags)
+static void link_vma(State *s, int64_t index)
 {
-    int64_t index = pool_alloc(s, POOL_VMA), before = NIL, after = s->mm[mm].first_vma;
-    if (index == NIL)
-        UNREACHED();
-    for (; after != NIL && s->vma[after].start < start; after = s->vma[after].next)
-        before = after;
     struct vma *vma = &s->vma[index];
-    vma->start = start;
-    vma->end = end;
-    vma->vm_flags = vm_flags;
-    vma->mm = (int32_t)mm;
-    vma->anon_vma = 0;
-    vma->first_chain = NIL;
-    vma->swap_ra = 0;
-    vma->prev = (int32_t)before;
-    vma->next = (int32_t)after;
-    if (before == NIL)
-        s->mm[mm].first_vma = (int32_t)index;
+    int64_t below = area_at_or_below(s, vma->mm, vma->start);
+    struct mm *mm = &s->mm[vma->mm];
+    vma->prev = (int32_t)below;
+    vma->next = below == NIL ? mm->first_vma : s->vma[below].next;
+    if (below == NIL)
+        mm->first_vma = (int32_t)index;
     else
-        s->vma[before].next = (int32_t)index;
-    if (after != NIL)
-        s->vma[after].prev = (int32_t)index;
-    s->mm[mm].nr_vmas++;
+        s->vma[below].next = (int32_t)index;
+    if (vma->next != NIL)
+        s->vma[vma->next].prev = (int32_t)index;
+    insert_max(s, mm_root(vma->mm), vma_base(s) + index, vma->start, gap_below(s, index));
+    gap_changed(s, vma->next);
+    mm->nr_vmas++;
+}
+
+static void vm_enough_memory(State *s, int64_t nr_pages)
+{
+    int64_t total = max64(s->swap_area[0].nr_slots - SWAP_HEADER_PAGES, 0);
+    for (int64_t zone = 0; zone < s->zone_length; zone++)
+        total += s->zone[zone].managed;
+    if (s->knob[KNOB_OVERCOMMIT_MEMORY] != OVERCOMMIT_GUESS || nr_pages > total)
+        UNREACHED();
+    s->vm_stat[VM_STAT_NR_COMMITTED] += nr_pages;
+}
+
+static int64_t copy_record(State *s, int64_t child, int64_t parent_vma)
+{
+    const struct vma *vma = &s->vma[parent_vma];
+    int64_t nr_pages = (vma->end - vma->start) >> PAGE_SHIFT;
+    if (vma->vm_flags & VM_FLAG_ACCOUNT)
+        vm_enough_memory(s, nr_pages);
+    int64_t index = pool_alloc(s, POOL_VMA);
+    if (index == NIL || vma->inode || vma->vm_flags & VM_FLAG_DONTCOPY)
+        UNREACHED();
+    struct vma *copy = &s->vma[index];
+    copy->start = vma->start;
+    copy->end = vma->end;
+    copy->pgoff = vma->pgoff;
+    copy->vm_flags = vma->vm_flags & ~(VM_FLAG_LOCKED | VM_FLAG_LOCKONFAULT);
+    copy->mm = (int32_t)child;
+    copy->inode = copy->anon_vma = 0;
+    copy->first_chain = NIL;
+    copy->swap_ra = 0;
+    link_vma(s, index);
+    vm_stat_account(s, child, copy->vm_flags, nr_pages);
     return index;
+}
+
+static void anon_vma_clone(State *s, int64_t to, int64_t source)
+{
+    struct vma *copy = &s->vma[to];
+    int64_t index = s->vma[source].first_chain;
+    while (index != NIL && s->anon_vma_chain[index].next_of_vma != NIL)
+        index = s->anon_vma_chain[index].next_of_vma;
+    for (; index != NIL; index = s->anon_vma_chain[index].prev_of_vma) {
+        int32_t anon_vma = s->anon_vma_chain[index].anon_vma;
+        link_anon_vma(s, to, anon_vma);
+        if (!copy->anon_vma && s->anon_vma[anon_vma].nr_children < 2 && !s->anon_vma[anon_vma].nr_active_vmas)
+            copy->anon_vma = anon_vma;
+    }
+    if (copy->anon_vma)
+        s->anon_vma[copy->anon_vma].nr_active_vmas++;
 }
 
 static void anon_vma_fork(State *s, int64_t child_vma, int64_t parent_vma)
 {
-    if (s->vma[parent_vma].anon_vma == 0)
+    int32_t parent = s->vma[parent_vma].anon_vma;
+    if (parent == 0)
         return;
-    for (int64_t i = s->vma[parent_vma].first_chain; i != NIL; i = s->anon_vma_chain[i].next_of_vma)
-        link_anon_vma(s, child_vma, s->anon_vma_chain[i].anon_vma);
-    new_anon_vma(s, child_vma);
-    int32_t root = s->anon_vma[s->vma[parent_vma].anon_vma].root;
-    s->anon_vma[s->vma[child_vma].anon_vma].root = root;
-    s->anon_vma[root].refcount++;
+    anon_vma_clone(s, child_vma, parent_vma);
+    if (s->vma[child_vma].anon_vma)
+        return;
+    struct anon_vma *anon_vma = &s->anon_vma[new_anon_vma(s, child_vma)];
+    anon_vma->root = s->anon_vma[parent].root;
+    anon_vma->parent = parent;
+    s->anon_vma[anon_vma->root].refcount++;
+    s->anon_vma[parent].nr_children++;
 }
 
 /* --- entries -------------------------------------------------------------------------------------------- */
@@ -100,11 +149,12 @@ static int64_t copy_present(State *s, int64_t position, int64_t to)
 {
     int64_t pte = s->pt_word[position];
     struct page *page = &s->page[pte_pfn(pte)];
+    int32_t flags = page->page_flags;
     s->pt_word[position] = pte & ~(int64_t)PTE_WRITE;
     s->pt_word[to] = pte & ~(int64_t)(PTE_WRITE | PTE_ACCESSED);
-    if (page->page_flags & PAGE_FLAG_ZERO_PAGE)
+    if (flags & (PAGE_FLAG_ZERO_PAGE | PAGE_FLAG_HUGE) || !(flags & PAGE_FLAG_ANON))
         UNREACHED();
-    page->page_flags &= ~PAGE_FLAG_ANON_EXCLUSIVE;
+    page->page_flags = flags & ~PAGE_FLAG_ANON_EXCLUSIVE;
     page->refcount++;
     page->mapcount++;
     return 1;
@@ -113,9 +163,6 @@ static int64_t copy_present(State *s, int64_t position, int64_t to)
 static void copy_entries(State *s, int64_t child, int64_t parent, int64_t vaddr, int64_t end)
 {
     int64_t position = pte_position(s, s->mm[parent].pgd_pfn, vaddr), nr_anon = 0;
-    for (; s->pt_word[position] == 0; position++)
-        if ((vaddr += 1 << PAGE_SHIFT) == end)
-            return;
     int64_t distance = pte_alloc(s, child, vaddr) - position;
     if (s->knob[KNOB_IS_HOST])
         UNREACHED();
@@ -137,12 +184,12 @@ static void copy_area(State *s, int64_t child, int64_t parent_vma)
     while (vaddr < end) {
         int64_t border = min64(end, (vaddr / HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE);
         int64_t position = pte_position(s, s->mm[parent].pgd_pfn, vaddr);
-        if (position != NIL) {
-            int64_t table = position >> s->knob[KNOB_TABLE_SHIFT];
-            s->page[table].refcount++;
-            copy_entries(s, child, parent, vaddr, border);
-            s->page[table].refcount--;
-        }
+        if (position == NIL)
+            UNREACHED();
+        int64_t table = position >> s->knob[KNOB_TABLE_SHIFT];
+        s->page[table].refcount++;
+        copy_entries(s, child, parent, vaddr, border);
+        s->page[table].refcount--;
         vaddr = border;
     }
 }
@@ -157,10 +204,19 @@ static int64_t fork_process(State *s, int64_t parent)
     child_mm->brk = parent_mm->brk;
     child_mm->mmap_top = parent_mm->mmap_top;
     child_mm->oom_score_adj = parent_mm->oom_score_adj;
+    child_mm->start_stack = parent_mm->start_stack;
+    child_mm->start_code = parent_mm->start_code;
+    child_mm->end_code = parent_mm->end_code;
+    child_mm->start_data = parent_mm->start_data;
+    child_mm->end_data = parent_mm->end_data;
+    child_mm->stack_limit = parent_mm->stack_limit;
+    child_mm->as_limit = parent_mm->as_limit;
+    child_mm->data_limit = parent_mm->data_limit;
+    child_mm->memlock_limit = parent_mm->memlock_limit;
     if (parent_mm->mergeable)
         UNREACHED();
     for (int64_t i = parent_mm->first_vma; i != NIL; i = s->vma[i].next) {
-        int64_t copy = insert_vma(s, child, s->vma[i].start, s->vma[i].end, s->vma[i].vm_flags);
+        int64_t copy = copy_record(s, child, i);
         anon_vma_fork(s, copy, i);
         if (s->vma[i].anon_vma)
             copy_area(s, child, i);

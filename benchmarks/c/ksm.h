@@ -4,97 +4,6 @@
 
 #define HEAD 0
 
-/* --- red-black trees (node/rbtree.py) ---------------------------------------------------------------- */
-
-static void change_child(State *s, int64_t tree, int64_t old, int64_t new, int64_t parent)
-{
-    if (parent == NIL)
-        s->rb_root[tree] = new;
-    else if (s->rb_node[parent].left == old)
-        s->rb_node[parent].left = (int32_t)new;
-    else
-        s->rb_node[parent].right = (int32_t)new;
-}
-
-static void rotate_left(State *s, int64_t tree, int64_t index)
-{
-    struct rb_node *node = &s->rb_node[index];
-    int64_t up = node->right;
-    struct rb_node *upper = &s->rb_node[up];
-    node->right = upper->left;
-    if (upper->left != NIL)
-        s->rb_node[upper->left].parent = (int32_t)index;
-    upper->parent = node->parent;
-    change_child(s, tree, index, up, node->parent);
-    upper->left = (int32_t)index;
-    node->parent = (int32_t)up;
-}
-
-static void rotate_right(State *s, int64_t tree, int64_t index)
-{
-    struct rb_node *node = &s->rb_node[index];
-    int64_t up = node->left;
-    struct rb_node *upper = &s->rb_node[up];
-    node->left = upper->right;
-    if (upper->right != NIL)
-        s->rb_node[upper->right].parent = (int32_t)index;
-    upper->parent = node->parent;
-    change_child(s, tree, index, up, node->parent);
-    upper->right = (int32_t)index;
-    node->parent = (int32_t)up;
-}
-
-static int is_red(State *s, int64_t index)
-{
-    return index != NIL && s->rb_node[index].color == COLOR_RED;
-}
-
-static void rb_link(State *s, int64_t tree, int64_t index, int64_t parent, int64_t side)
-{
-    struct rb_node *node = &s->rb_node[index];
-    node->left = node->right = NIL;
-    node->parent = (int32_t)parent;
-    node->color = COLOR_RED;
-    if (parent == NIL)
-        s->rb_root[tree] = index;
-    else if (side < 0)
-        s->rb_node[parent].left = (int32_t)index;
-    else
-        s->rb_node[parent].right = (int32_t)index;
-    while (is_red(s, parent)) {
-        int64_t grand = s->rb_node[parent].parent;
-        int is_left = parent == s->rb_node[grand].left;
-        int64_t uncle = is_left ? s->rb_node[grand].right : s->rb_node[grand].left;
-        if (is_red(s, uncle)) {
-            s->rb_node[parent].color = COLOR_BLACK;
-            s->rb_node[uncle].color = COLOR_BLACK;
-            s->rb_node[grand].color = COLOR_RED;
-            index = grand;
-            parent = s->rb_node[index].parent;
-            continue;
-        }
-        if (is_left) {
-            if (index == s->rb_node[parent].right) {
-                rotate_left(s, tree, parent);
-                index = parent;
-                parent = s->rb_node[index].parent;
-            }
-            rotate_right(s, tree, grand);
-        } else {
-            if (index == s->rb_node[parent].left) {
-                rotate_right(s, tree, parent);
-                index = parent;
-                parent = s->rb_node[index].parent;
-            }
-            rotate_left(s, tree, grand);
-        }
-        s->rb_node[parent].color = COLOR_BLACK;
-        s->rb_node[grand].color = COLOR_RED;
-        break;
-    }
-    s->rb_node[s->rb_root[tree]].color = COLOR_BLACK;
-}
-
 /* --- the unstable tree (node/ksm/unstable_tree.py) ---------------------------------------------------- */
 
 static int64_t mapped_anon_page(State *s, int64_t mm, int64_t vaddr)
@@ -118,16 +27,20 @@ static int64_t mergeable_page(State *s, int64_t item)
 static int is_still_there(State *s, const struct rb_node *node)
 {
     const struct page *page = &s->page[node->pfn];
+    if (s->knob[KNOB_RMAP_WALK] != RMAP_WALK_TREE)
+        UNREACHED();
     if (page->mapcount != 1 || page->index != node->key || page->mapping != node->owner)
         return 0;
     if (!(page->page_flags & PAGE_FLAG_ANON) || page->page_flags & PAGE_FLAG_KSM)
         return 0;
-    int64_t chain = s->anon_vma[node->owner].first_chain;
-    if (chain == NIL || s->anon_vma_chain[chain].next != NIL)
+    int64_t chain = s->rb_root[anon_vma_root(s, node->owner)];
+    if (chain == NIL || s->rb_node[chain].left != NIL || s->rb_node[chain].right != NIL)
         return 0;
-    const struct vma *vma = &s->vma[s->anon_vma_chain[chain].vma];
+    const struct vma *vma = &s->vma[s->anon_vma_chain[chain - chain_base(s)].vma];
+    if (!(vma->vm_flags & VM_FLAG_MERGEABLE) || vma->pgoff != vma->start >> PAGE_SHIFT)
+        return 0;
     int64_t vaddr = node->key << PAGE_SHIFT;
-    return vma->vm_flags & VM_FLAG_MERGEABLE && vma->start <= vaddr && vaddr < vma->end;
+    return vma->start <= vaddr && vaddr < vma->end;
 }
 
 static int64_t unstable_tree_search_insert(State *s, int64_t item, int64_t pfn)
@@ -209,6 +122,8 @@ static int64_t next_item_to_scan(State *s)
                 continue;
             if (scan->address < s->vma[vma].start)
                 scan->address = s->vma[vma].start;
+            if (s->vma[vma].anon_vma == 0)
+                UNREACHED();
             int64_t found = next_mapped_anon(s, mm, scan->address, s->vma[vma].end);
             if (found == NIL) {
                 scan->address = s->vma[vma].end;
@@ -245,10 +160,15 @@ static void cmp_and_merge_page(State *s, int64_t item_index, int64_t pfn)
 
 int64_t ksm_do_scan(State *s, int64_t nr_pages)
 {
+    s->request[REQUEST_R0] = 0;
+    if (s->knob[KNOB_KSM_MODEL] != KSM_MODEL_LINUX_6_1 || s->knob[KNOB_KSM_USE_ZERO_PAGES])
+        UNREACHED();
     for (int64_t done = 0; done < nr_pages; done++) {
         int64_t item = next_item_to_scan(s);
-        if (item == NIL)
+        if (item == NIL) {
+            s->request[REQUEST_R0] = 1;
             return done;
+        }
         s->current[CURRENT_CLOCK_PS] += s->cost[COST_KSM_SCAN_PAGE];
         int64_t position = pte_position(s, s->mm[s->rmap_item[item].mm].pgd_pfn, s->rmap_item[item].vaddr);
         cmp_and_merge_page(s, item, pte_pfn(s->pt_word[position]));

@@ -33,7 +33,7 @@ static int64_t walk_key(const State *s, int64_t level, int64_t vaddr)
     return ((vaddr >> s->paging_level[level].shift) << KEY_PAGE_SHIFT) | tag;
 }
 
-static int64_t walk_fault(State *s, int64_t vaddr, int64_t kind, int64_t code)
+static int64_t walk_fault(State *s, int64_t vaddr, int64_t kind, int64_t code, int64_t cached)
 {
     int64_t index = s->current[CURRENT_CPU], last = s->knob[KNOB_NR_LEVELS] - 1;
     struct cpu *cpu = &s->cpu[index];
@@ -46,11 +46,15 @@ static int64_t walk_fault(State *s, int64_t vaddr, int64_t kind, int64_t code)
     cpu->fault_vector = FAULT_VECTOR_PAGE_FAULT;
     cpu->cr2 = vaddr;
     cpu->error_code = (int16_t)code;
-    drop_translation(s, index, vaddr, cpu->tlb_tag & PCID_MASK, 1);
+    if (cached == CACHED_ANYTHING || cpu->tlb_variants & FETCH_SEEN
+        || s->knob[KNOB_DCACHE_MODE] == CACHE_MODE_VIRTUAL)
+        drop_translation(s, index, vaddr, cpu->tlb_tag & PCID_MASK, 1);
     for (int64_t distance = 0; distance < last; distance++) {
         int64_t found = find_variant(s, index, TLB_ARRAY_WALK_PD + distance, walk_key(s, last - 1 - distance, vaddr));
-        if (found != NIL)
+        if (found != NIL) {
             invalidate(s, found);
+            s->cached_paths[paths_place(index, cpu->tlb_tag & PCID_MASK)]--;
+        }
     }
     return NIL;
 }
@@ -81,6 +85,11 @@ static int64_t frame_field(int64_t pfn) { return ((pfn ^ HIGHEST_FRAME_BIT) - HI
 
 static int64_t level_of(int64_t path) { return (path >> LEVEL_SHIFT) & LEVEL_MASK; }
 
+static int64_t path_from_top(const State *s)
+{
+    return frame_field(pte_pfn(s->cpu[s->current[CURRENT_CPU]].cr3)) | PATH_RIGHTS;
+}
+
 static int64_t known_path(State *s, int64_t vaddr)
 {
     int64_t cpu = s->current[CURRENT_CPU], last = s->knob[KNOB_NR_LEVELS] - 1;
@@ -93,7 +102,7 @@ static int64_t known_path(State *s, int64_t vaddr)
             return s->tlb[index].word;
         }
     }
-    return frame_field(pte_pfn(s->cpu[cpu].cr3)) | PATH_RIGHTS;
+    return path_from_top(s);
 }
 
 static int64_t lower_path(int64_t path, int64_t word)
@@ -120,13 +129,14 @@ static int maps_page(const State *s, int64_t level, int64_t word)
     return (s->cpu[s->current[CURRENT_CPU]].cr4 & (CR4_PAE | CR4_PSE)) != 0;
 }
 
-static int64_t next_table(State *s, int64_t path, int64_t vaddr)
+static int64_t next_table(State *s, int64_t path, int64_t vaddr, int64_t level)
 {
-    int64_t table = (path >> FRAME_SHIFT) & PFN_MASK, level = level_of(path);
+    int64_t table = (path >> FRAME_SHIFT) & PFN_MASK;
     const struct paging_level *here = &s->paging_level[level];
     if (s->knob[KNOB_IS_GUEST] || table >= s->knob[KNOB_NR_FRAMES])
         UNREACHED();
-    int64_t position = path_position(s, path, vaddr), word = s->pt_word[position];
+    int64_t position = (table << s->knob[KNOB_TABLE_SHIFT]) + ((vaddr >> here->shift) & here->index_mask);
+    int64_t word = s->pt_word[position];
     if (!(word & PTE_PRESENT))
         return FAILED;
     if (word < 0 && !(s->cpu[s->current[CURRENT_CPU]].efer & EFER_NXE))
@@ -138,19 +148,21 @@ static int64_t next_table(State *s, int64_t path, int64_t vaddr)
     if (!(word & PTE_ACCESSED))
         s->pt_word[position] = word | PTE_ACCESSED;
     int64_t lower = lower_path(path, word);
-    put(s, TLB_ARRAY_WALK_PD + s->knob[KNOB_NR_LEVELS] - 2 - level, walk_key(s, level, vaddr), lower);
+    put_new(s, TLB_ARRAY_WALK_PD + s->knob[KNOB_NR_LEVELS] - 2 - level, walk_key(s, level, vaddr), lower);
     return lower;
 }
 
 static int has_failed(int64_t path) { return FAILED - MAX_CODE <= path && path <= FAILED; }
 
-static int64_t descend(State *s, int64_t vaddr)
+static int64_t descend(State *s, int64_t vaddr, int64_t cached)
 {
-    int64_t path = known_path(s, vaddr), nr_references = 0;
-    for (;;) {
+    int64_t path = cached == CACHED_NOTHING ? path_from_top(s) : known_path(s, vaddr), nr_references = 0;
+    for (int64_t level = level_of(path);; level++) {
         nr_references++;
-        int64_t lower = next_table(s, path, vaddr);
+        int64_t lower = next_table(s, path, vaddr, level);
         if (lower == path || has_failed(lower)) {
+            int64_t cpu = s->current[CURRENT_CPU];
+            s->cached_paths[paths_place(cpu, s->cpu[cpu].tlb_tag & PCID_MASK)] += nr_references - 1;
             s->hw_event[HW_EVENT_WALK_REFERENCES] += nr_references;
             s->current[CURRENT_CLOCK_PS] += nr_references * s->cost[COST_WALK_REFERENCE];
             return lower;
@@ -198,19 +210,19 @@ static int64_t tlb_word(const State *s, int64_t path, int64_t word)
     return frame_field(first_frame(s, word, size)) | bits;
 }
 
-static int64_t walk(State *s, int64_t vaddr, int64_t kind)
+static int64_t walk(State *s, int64_t vaddr, int64_t kind, int64_t cached)
 {
     int64_t sign = vaddr >> (s->knob[KNOB_LINEAR_BITS] - 1);
     if (s->knob[KNOB_PAGING_MODE] == PAGING_MODE_BITS_32 || (sign != 0 && sign != -1))
         UNREACHED();
-    int64_t path = descend(s, vaddr);
+    int64_t path = descend(s, vaddr, cached);
     if (has_failed(path))
-        return walk_fault(s, vaddr, kind, FAILED - path);
+        return walk_fault(s, vaddr, kind, FAILED - path, cached);
     int64_t position = path_position(s, path, vaddr), word = s->pt_word[position];
     int64_t used = word | (kind == ACCESS_KIND_WRITE ? PTE_ACCESSED | PTE_DIRTY : PTE_ACCESSED);
     int64_t granted = tlb_word(s, path, used);
     if (key_forbids(s) || path_forbids(s, granted, kind))
-        return walk_fault(s, vaddr, kind, FAULT_CODE_PRESENT);
+        return walk_fault(s, vaddr, kind, FAULT_CODE_PRESENT, cached);
     if (used != word)
         s->pt_word[position] = used;
     if (s->knob[KNOB_IS_GUEST])
@@ -220,15 +232,20 @@ static int64_t walk(State *s, int64_t vaddr, int64_t kind)
 
 /* --- the access --------------------------------------------------------------------------------------- */
 
-static int64_t refill_tlbs(State *s, int64_t vaddr, int64_t kind)
+static int64_t refill_tlbs(State *s, int64_t vaddr, int64_t kind, int64_t cached)
 {
     int fetch = kind == ACCESS_KIND_EXECUTE;
     s->hw_event[fetch ? HW_EVENT_ITLB_WALK : HW_EVENT_TLB_WALK]++;
     if (s->knob[KNOB_TLB_REFILL] == REFILL_SOFTWARE)
         UNREACHED();
-    int64_t word = walk(s, vaddr, kind);
-    if (word != NIL) {
-        fill(s, fetch ? TLB_ARRAY_I1_4K : TLB_ARRAY_D1_4K, vaddr, word);
+    int64_t word = walk(s, vaddr, kind, cached);
+    if (word == NIL)
+        return NIL;
+    int64_t first_level = fetch ? TLB_ARRAY_I1_4K : TLB_ARRAY_D1_4K;
+    if (cached != CACHED_ANYTHING && (word & (SIZE_MASK << SIZE_SHIFT | TLB_RIGHT_GLOBAL)) == 0)
+        fill_both_new(s, first_level, vaddr, word);
+    else {
+        fill(s, first_level, vaddr, word);
         fill(s, TLB_ARRAY_L2_4K, vaddr, word);
     }
     return word;
@@ -259,7 +276,7 @@ static int64_t access_as(State *s, int64_t vaddr, int64_t kind)
         word = s->tlb[index].word;
         fill(s, first_level, vaddr, word);
     } else {
-        word = refill_tlbs(s, vaddr, kind);
+        word = refill_tlbs(s, vaddr, kind, CACHED_ANYTHING);
         if (word == NIL)
             return NIL;
     }
@@ -277,7 +294,7 @@ static int user_allows(int64_t word, int64_t kind)
     return (word & READ_MASK) == READ_WANTED;
 }
 
-static int64_t access_beyond_first_level(State *s, int64_t vaddr, int64_t kind)
+static int64_t access_beyond_first_level(State *s, int64_t vaddr, int64_t kind, int64_t first_level_place)
 {
     int64_t cpu = s->current[CURRENT_CPU];
     int fetch = kind == ACCESS_KIND_EXECUTE;
@@ -291,7 +308,18 @@ static int64_t access_beyond_first_level(State *s, int64_t vaddr, int64_t kind)
         put(s, fetch ? TLB_ARRAY_I1_4K : TLB_ARRAY_D1_4K, s->tlb[index].key, word);
         return (word >> FRAME_SHIFT) & PFN_MASK;
     }
-    int64_t word = refill_tlbs(s, vaddr, kind);
+    int searched = first_level_place == NIL && index == NIL;
+    int64_t word = refill_tlbs(s, vaddr, kind, searched ? CACHED_NO_TRANSLATION : CACHED_ANYTHING);
+    if (word == NIL)
+        return NIL;
+    if (word & TLB_RIGHT_SPECIAL)
+        UNREACHED();
+    return frame_of(s, word, vaddr);
+}
+
+static int64_t access_after_fault(State *s, int64_t vaddr, int64_t kind)
+{
+    int64_t word = refill_tlbs(s, vaddr, kind, CACHED_NOTHING);
     if (word == NIL)
         return NIL;
     if (word & TLB_RIGHT_SPECIAL)
@@ -311,5 +339,5 @@ static int64_t access_page(State *s, int64_t vaddr, int64_t kind)
         s->current[CURRENT_CLOCK_PS] += s->cost[COST_TLB_L1_HIT];
         return (s->tlb[index].word >> FRAME_SHIFT) & PFN_MASK;
     }
-    return access_beyond_first_level(s, vaddr, kind);
+    return access_beyond_first_level(s, vaddr, kind, index);
 }

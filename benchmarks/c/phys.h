@@ -288,6 +288,7 @@ static int64_t refill(State *s, int64_t zone, int64_t order, int64_t type, int64
         if (pfn == NIL)
             break;
         struct page *page = &s->page[pfn];
+        __builtin_prefetch(&s->page[pfn + FRAMES_AHEAD]);
         page->page_flags |= PAGE_FLAG_PCP;
         page->next = NIL;
         page->prev = list->last;
@@ -466,9 +467,10 @@ static void lru_add(State *s, int64_t which, int64_t pfn)
         s->page[lru->first].prev = (int32_t)pfn;
     }
     lru->first = (int32_t)pfn;
-    page->page_flags = (page->page_flags & ~PAGE_FLAG_ACTIVE) | PAGE_FLAG_LRU;
-    if (which == LRU_LIST_ACTIVE_ANON)
-        page->page_flags |= PAGE_FLAG_ACTIVE;
+    if (which != LRU_LIST_INACTIVE_ANON || page->page_flags & PAGE_FLAG_HUGE)
+        UNREACHED();
+    page->page_flags = (page->page_flags & ~(PAGE_FLAG_ACTIVE | PAGE_FLAG_UNEVICTABLE)) | PAGE_FLAG_LRU;
+    page->page_flags |= PAGE_FLAG_SWAPBACKED;
     lru->nr_pages++;
     s->vm_stat[VM_STAT_NR_INACTIVE_ANON + which]++;
 }
@@ -476,7 +478,10 @@ static void lru_add(State *s, int64_t which, int64_t pfn)
 static void lru_del(State *s, int64_t pfn)
 {
     struct page *page = &s->page[pfn];
-    int64_t which = page->page_flags & PAGE_FLAG_ACTIVE ? LRU_LIST_ACTIVE_ANON : LRU_LIST_INACTIVE_ANON;
+    if (page->page_flags & (PAGE_FLAG_UNEVICTABLE | PAGE_FLAG_HUGE))
+        UNREACHED();
+    int64_t which = page->page_flags & PAGE_FLAG_SWAPBACKED ? LRU_LIST_INACTIVE_ANON : LRU_LIST_INACTIVE_FILE;
+    which += page->page_flags & PAGE_FLAG_ACTIVE ? 1 : 0;
     struct lru *lru = &s->lru[which];
     if (page->prev == NIL)
         lru->first = page->next;

@@ -1,5 +1,4 @@
 /* What the benchmarks call: the same functions over the same State as benchmarks/kernels.py has, in C. */
-#include "area_tree.h"
 #include "cow.h"
 #include "fork.h"
 #include "ksm.h"
@@ -32,12 +31,11 @@ int64_t touch_at_random(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages, i
     return sum;
 }
 
-/* Look up `count` addresses drawn from `nr_pages` behind `vaddr` in the tree of areas below `root`. */
-int64_t find_areas_at_random(State *s, int64_t root, int64_t vaddr, int64_t nr_pages, int64_t count)
+int64_t find_areas_at_random(State *s, int64_t mm, int64_t vaddr, int64_t nr_pages, int64_t count)
 {
     int64_t sum = 0;
     for (int64_t i = 0; i < count; i++)
-        sum += find_area(s, root, vaddr + (drawn_below(i, nr_pages) << PAGE_SHIFT));
+        sum += find_vma(s, mm, vaddr + (drawn_below(i, nr_pages) << PAGE_SHIFT));
     return sum;
 }
 

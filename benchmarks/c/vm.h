@@ -1,5 +1,6 @@
 /* The twin of node/vm as far as anonymous memory of one process goes: first-touch faults, munmap. */
 #pragma once
+#include "area_tree.h"
 #include "kmap.h"
 #include "phys.h"
 
@@ -30,55 +31,65 @@ static void pool_free(State *s, int64_t which, int64_t index)
 static void link_anon_vma(State *s, int64_t vma, int64_t index)
 {
     int64_t chain_index = pool_alloc(s, POOL_ANON_VMA_CHAIN);
-    if (chain_index == NIL)
+    if (chain_index == NIL || s->knob[KNOB_RMAP_WALK] != RMAP_WALK_TREE)
         UNREACHED();
-    struct anon_vma *anon_vma = &s->anon_vma[index];
     struct anon_vma_chain *chain = &s->anon_vma_chain[chain_index];
+    struct vma *area = &s->vma[vma];
     chain->vma = (int32_t)vma;
     chain->anon_vma = (int32_t)index;
-    chain->next_of_vma = s->vma[vma].first_chain;
-    s->vma[vma].first_chain = (int32_t)chain_index;
-    chain->prev = NIL;
-    chain->next = anon_vma->first_chain;
-    if (anon_vma->first_chain != NIL)
-        s->anon_vma_chain[anon_vma->first_chain].prev = (int32_t)chain_index;
-    anon_vma->first_chain = (int32_t)chain_index;
-    anon_vma->refcount++;
+    chain->next_of_vma = area->first_chain;
+    chain->prev_of_vma = NIL;
+    if (area->first_chain != NIL)
+        s->anon_vma_chain[area->first_chain].prev_of_vma = (int32_t)chain_index;
+    area->first_chain = (int32_t)chain_index;
+    int64_t last = area->pgoff + ((area->end - area->start) >> PAGE_SHIFT) - 1;
+    insert_max(s, anon_vma_root(s, index), chain_base(s) + chain_index, area->pgoff, last);
+    s->anon_vma[index].refcount++;
 }
 
-static void new_anon_vma(State *s, int64_t vma)
+static int64_t new_anon_vma(State *s, int64_t vma)
 {
     int64_t index = pool_alloc(s, POOL_ANON_VMA);
     if (index == NIL)
         UNREACHED();
-    s->anon_vma[index].first_chain = NIL;
-    s->anon_vma[index].refcount = 0;
-    s->anon_vma[index].root = (int32_t)index;
+    s->rb_root[anon_vma_root(s, index)] = NIL;
+    struct anon_vma *anon_vma = &s->anon_vma[index];
+    anon_vma->first_chain = NIL;
+    anon_vma->refcount = anon_vma->nr_children = anon_vma->nr_active_vmas = 0;
+    anon_vma->root = anon_vma->parent = (int32_t)index;
     link_anon_vma(s, vma, index);
     s->vma[vma].anon_vma = (int32_t)index;
+    anon_vma->nr_active_vmas++;
+    return index;
 }
 
+/* Of an area without neighbours, whose anon_vma it could share. */
 static void anon_vma_prepare(State *s, int64_t vma)
 {
-    if (s->vma[vma].anon_vma == 0)
-        new_anon_vma(s, vma);
+    if (s->vma[vma].anon_vma != 0)
+        return;
+    if (s->vma[vma].next != NIL || s->vma[vma].prev != NIL)
+        UNREACHED();
+    s->anon_vma[new_anon_vma(s, vma)].nr_children = 1;
 }
 
 static void unlink_anon_vmas(State *s, int64_t vma)
 {
     int64_t index = s->vma[vma].first_chain;
+    if (s->vma[vma].anon_vma)
+        s->anon_vma[s->vma[vma].anon_vma].nr_active_vmas--;
     while (index != NIL) {
         struct anon_vma_chain *chain = &s->anon_vma_chain[index];
         struct anon_vma *anon_vma = &s->anon_vma[chain->anon_vma];
-        int64_t following = chain->next_of_vma;
-        if (chain->prev == NIL)
-            anon_vma->first_chain = chain->next;
-        else
-            s->anon_vma_chain[chain->prev].next = chain->next;
-        if (chain->next != NIL)
-            s->anon_vma_chain[chain->next].prev = chain->prev;
-        if (--anon_vma->refcount == 0)
+        int64_t following = chain->next_of_vma, root = anon_vma_root(s, chain->anon_vma);
+        erase_max(s, root, chain_base(s) + index);
+        if (s->rb_root[root] == NIL)
+            s->anon_vma[anon_vma->parent].nr_children--;
+        if (--anon_vma->refcount == 0) {
+            if (anon_vma->root != chain->anon_vma)
+                UNREACHED();
             pool_free(s, POOL_ANON_VMA, chain->anon_vma);
+        }
         pool_free(s, POOL_ANON_VMA_CHAIN, index);
         index = following;
     }
@@ -86,23 +97,27 @@ static void unlink_anon_vmas(State *s, int64_t vma)
     s->vma[vma].anon_vma = 0;
 }
 
-static int64_t find_vma(State *s, int64_t mm, int64_t vaddr)
+static int64_t gap_below(const State *s, int64_t index)
 {
-    int64_t index = s->mm[mm].last_found;
-    if (index != NIL && s->vma[index].start <= vaddr && vaddr < s->vma[index].end)
-        return index;
-    for (index = s->mm[mm].first_vma; index != NIL; index = s->vma[index].next)
-        if (vaddr < s->vma[index].end) {
-            s->mm[mm].last_found = (int32_t)index;
-            return index;
-        }
-    return NIL;
+    const struct vma *vma = &s->vma[index];
+    if (vma->vm_flags & VM_FLAG_GROWSDOWN)
+        UNREACHED();
+    return vma->start - (vma->prev == NIL ? 0 : s->vma[vma->prev].end);
+}
+
+static void gap_changed(State *s, int64_t index)
+{
+    if (index != NIL)
+        change_own(s, vma_base(s) + index, gap_below(s, index));
 }
 
 static void remove_vma(State *s, int64_t index)
 {
     struct vma *vma = &s->vma[index];
     struct mm *mm = &s->mm[vma->mm];
+    if (vma->inode)
+        UNREACHED();
+    erase_max(s, mm_root(vma->mm), vma_base(s) + index);
     if (vma->prev == NIL)
         mm->first_vma = vma->next;
     else
@@ -112,7 +127,46 @@ static void remove_vma(State *s, int64_t index)
     if (mm->last_found == index)
         mm->last_found = NIL;
     mm->nr_vmas--;
+    gap_changed(s, vma->next);
     pool_free(s, POOL_VMA, index);
+}
+
+/* --- sizes of an address space (node/vm/commit.py), resident pages (node/vm/rss.py) --------------------- */
+
+static void vm_stat_account(State *s, int64_t index, int64_t vm_flags, int64_t nr_pages)
+{
+    struct mm *mm = &s->mm[index];
+    mm->total_vm += nr_pages;
+    mm->peak_vm = max64(mm->peak_vm, mm->total_vm);
+    if ((vm_flags & (VM_FLAG_WRITE | VM_FLAG_SHARED | VM_FLAG_GROWSDOWN)) != VM_FLAG_WRITE)
+        UNREACHED();
+    mm->data_vm += nr_pages;
+}
+
+static void uncount_area(State *s, int64_t index)
+{
+    const struct vma *vma = &s->vma[index];
+    int64_t nr_pages = (vma->end - vma->start) >> PAGE_SHIFT;
+    vm_stat_account(s, vma->mm, vma->vm_flags, -nr_pages);
+    if (vma->vm_flags & VM_FLAG_ACCOUNT)
+        s->vm_stat[VM_STAT_NR_COMMITTED] -= nr_pages;
+    if (vma->vm_flags & VM_FLAG_LOCKED)
+        UNREACHED();
+}
+
+static void sync_mm_rss(State *s, int64_t mm) { s->mm[mm].late_rss = s->mm[mm].rss_events = 0; }
+
+static void check_sync_rss_stat(State *s)
+{
+    int64_t current = s->current[CURRENT_MM];
+    if (current && ++s->mm[current].rss_events > EVENTS_BEFORE_SYNC + 1)
+        sync_mm_rss(s, current);
+}
+
+static void note_late_page(State *s, int64_t mm)
+{
+    if (mm == s->current[CURRENT_MM])
+        s->mm[mm].late_rss++;
 }
 
 /* --- page tables -------------------------------------------------------------------------------------- */
@@ -162,7 +216,7 @@ static void free_batch(State *s, int64_t first, int64_t behind)
             s->gathered[at] = NIL;
             continue;
         }
-        if (page->mapcount != 0)
+        if (page->page_flags & (PAGE_FLAG_HUGE | PAGE_FLAG_MLOCKED) || page->mapcount != 0)
             UNREACHED();
         if (page->page_flags & PAGE_FLAG_LRU)
             lru_del(s, pfn);
@@ -221,6 +275,7 @@ static void make_table(State *s, int64_t pfn)
 {
     int64_t shift = s->knob[KNOB_TABLE_SHIFT];
     s->page[pfn].page_flags |= PAGE_FLAG_PAGE_TABLE;
+    s->page[pfn].private = 0;
     s->page[pfn].content = table_content(s, pfn);
     for (int64_t i = pfn << shift; i < (pfn + 1) << shift; i++)
         s->pt_word[i] = 0;
@@ -329,12 +384,14 @@ static int64_t new_anon_page(State *s, int64_t vma, int64_t vaddr)
     anon_vma_prepare(s, vma);
     int64_t pfn = alloc_pages(s, 0, GFP_HIGHUSER_MOVABLE);
     struct page *page = &s->page[pfn];
-    page->page_flags |= PAGE_FLAG_ANON;
+    page->page_flags |= PAGE_FLAG_ANON | PAGE_FLAG_SWAPBACKED;
     page->mapping = s->vma[vma].anon_vma;
-    page->index = vaddr >> PAGE_SHIFT;
+    page->index = s->vma[vma].pgoff + ((vaddr - s->vma[vma].start) >> PAGE_SHIFT);
     page->page_flags |= PAGE_FLAG_ANON_EXCLUSIVE;
     if (++page->mapcount == 1)
         s->vm_stat[VM_STAT_NR_ANON_PAGES]++;
+    if (s->vma[vma].vm_flags & VM_FLAG_LOCKED)
+        UNREACHED();
     lru_add(s, LRU_LIST_INACTIVE_ANON, pfn);
     return pfn;
 }
@@ -347,10 +404,18 @@ static void do_anonymous_page(State *s, int64_t vma, int64_t position, int64_t v
     int64_t pfn = new_anon_page(s, vma, vaddr);
     s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_ZERO];
     s->mm[mm].nr_anon++;
+    note_late_page(s, mm);
+    s->fault_outcome[FAULT_OUTCOME_ANON_NEW_PAGE]++;
     set_user_pte(s, position, (pfn << PAGE_SHIFT) | written_bits(s, vma));
 }
 
 static void do_wp_page(State *s, int64_t vma, int64_t position, int64_t vaddr); /* cow.h */
+
+static int may_meet_huge(const State *s)
+{
+    return s->knob[KNOB_THP_ENABLED] != THP_MODE_NEVER || s->vm_stat[VM_STAT_NR_ANON_TRANSPARENT_HUGEPAGES]
+           || s->current[CURRENT_HUGE_ZERO_USERS];
+}
 
 static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr, int64_t kind)
 {
@@ -360,10 +425,11 @@ static int64_t handle_mm_fault(State *s, int64_t mm, int64_t vaddr, int64_t kind
     s->vm_event[VM_EVENT_PGFAULT]++;
     if (s->current[CURRENT_MM])
         s->mm[s->current[CURRENT_MM]].minflt++;
+    check_sync_rss_stat(s);
     s->current[CURRENT_CLOCK_PS] += s->cost[COST_PAGE_FAULT];
     int64_t position = pte_position(s, s->mm[mm].pgd_pfn, vaddr);
     int64_t pte = position == NIL ? 0 : s->pt_word[position];
-    if (s->knob[KNOB_PAGEABLE_TABLES])
+    if (s->knob[KNOB_PAGEABLE_TABLES] || (position == NIL && may_meet_huge(s)) || s->vma[vma].inode)
         UNREACHED();
     if (pte == 0)
         do_anonymous_page(s, vma, position, vaddr);
@@ -388,7 +454,7 @@ static int64_t fault_in(State *s, int64_t mm, int64_t vaddr, int64_t kind)
             s->request[REQUEST_R0] = outcome;
             return NIL;
         }
-        int64_t pfn = access_page(s, vaddr, kind);
+        int64_t pfn = access_after_fault(s, vaddr, kind);
         if (pfn != NIL)
             return pfn;
     }
@@ -415,7 +481,8 @@ static void zap_pte(State *s, int64_t mm, int64_t position)
     int64_t pte = s->pt_word[position], pfn = pte_pfn(pte);
     struct page *page = &s->page[pfn];
     s->pt_word[position] = 0;
-    if (!(pte & PTE_PRESENT) || page->page_flags & PAGE_FLAG_ZERO_PAGE)
+    int32_t unusual = PAGE_FLAG_ZERO_PAGE | PAGE_FLAG_HUGE;
+    if (!(pte & PTE_PRESENT) || page->page_flags & unusual || !(page->page_flags & PAGE_FLAG_ANON))
         UNREACHED();
     s->mm[mm].nr_anon--;
     if (pte & PTE_DIRTY)
@@ -433,12 +500,16 @@ static int64_t unmap_area(State *s, int64_t index)
 {
     struct vma *vma = &s->vma[index];
     int64_t mm = vma->mm, start = vma->start, end = vma->end, nr_pages = 0;
+    if (s->knob[KNOB_PAGING_MODE] == PAGING_MODE_NONE)
+        UNREACHED();
     gather_begin(s, mm, start, end);
     for (int64_t vaddr = start; vaddr < end;) {
         int64_t border = min64(end, (vaddr / HUGE_PAGE_SIZE + 1) * HUGE_PAGE_SIZE);
         int64_t position = pte_position(s, s->mm[mm].pgd_pfn, vaddr);
         if (position == NIL)
             UNREACHED();
+        if (mm == s->current[CURRENT_MM])
+            sync_mm_rss(s, mm);
         for (int64_t i = 0; i < (border - vaddr) >> PAGE_SHIFT; i++)
             if (s->pt_word[position + i] != 0) {
                 zap_pte(s, mm, position + i);
@@ -453,6 +524,7 @@ static int64_t unmap_area(State *s, int64_t index)
     int64_t nr_freed = 0;
     for (int64_t level = s->knob[KNOB_NR_LEVELS] - 1; level > 0; level--)
         nr_freed += free_tables_of_level(s, mm, level);
+    uncount_area(s, index);
     unlink_anon_vmas(s, index);
     remove_vma(s, index);
     if (nr_pages || nr_freed)

@@ -17,7 +17,7 @@ from node.hw.data_cache import cache_access, find_virtual_line, translation_hidd
 from node.hw.mmu import access
 from node.hw.paging import AccessKind
 from node.hw.registers import FaultVector
-from node.joints import handle_mm_fault
+from node.joints import access_after_fault, handle_mm_fault
 from node.kmap.entry import enter_kernel, leave_kernel
 from shared.constants import NIL, PAGE_SHIFT
 from shared.jit import bug_on, entry, kernel
@@ -80,7 +80,9 @@ def fault_in(state: "State", mm_index: int, vaddr: int, kind: int) -> int:
         if outcome:
             state.request[Request.R0] = outcome
             return NIL
-        pfn = _access_through_cache(state, vaddr, kind) if has_cache else access(state, vaddr, kind)
+        pfn = (
+            _access_through_cache(state, vaddr, kind) if has_cache else access_after_fault(state, vaddr, kind)
+        )
         if pfn != NIL:
             return pfn
     bug_on(state, True, Panic.PAGE_TABLE, vaddr >> PAGE_SHIFT)

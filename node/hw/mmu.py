@@ -36,7 +36,7 @@ from node.hw.tlb import (
 )
 from node.joints import access_as, access_beyond_first_level
 from shared.constants import NIL
-from shared.jit import hot_kernel, kernel
+from shared.jit import cold_kernel, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -76,6 +76,7 @@ def count_first_level_hit(state: "State", kind: int) -> None:
 @hot_kernel
 def access(state: "State", vaddr: int, kind: int) -> int:
     """Translate one access of a user program on the current CPU, whose level must be 3; as ``access_as``."""
+    index = NIL
     if is_users(vaddr):
         cpu = state.current[Current.CPU]
         index = find_small(state, cpu, first_level_of(kind), vaddr)
@@ -84,10 +85,10 @@ def access(state: "State", vaddr: int, kind: int) -> int:
             if user_allows(word, kind):
                 count_first_level_hit(state, kind)
                 return word >> FRAME_SHIFT & PFN_MASK
-    return access_beyond_first_level(state, vaddr, kind)
+    return access_beyond_first_level(state, vaddr, kind, index)
 
 
-@kernel
+@hot_kernel
 def access_again(state: "State", page_index: int) -> None:
     """Access a kernel page of ``state.entry_page`` as ``access_as`` does; at once if its entry is where it was.
 
@@ -99,7 +100,14 @@ def access_again(state: "State", page_index: int) -> None:
     if page.key and state.tlb[page.place].key == page.key | (tag & page.tag_mask):
         note_use(state, cpu, page.array, page.place)
         count_first_level_hit(state, page.kind)
-        return
+    else:
+        _access_and_remember(state, page_index)
+
+
+@cold_kernel
+def _access_and_remember(state: "State", page_index: int) -> None:
+    """Access the page, and note where its entry is now."""
+    page = state.entry_page[page_index]
     access_as(state, page.vaddr, page.kind)
     level = first_level_of(page.kind)
     place = find_any(state, level, page.vaddr)

@@ -16,7 +16,7 @@ from node.hw.paging import MAX_LEVELS, MODE_NAMES, PAGING_MODES, PageSize, Pagin
 from node.hw.processors import TlbArraySpec, TlbSpec, WalkCacheSpec
 from node.hw.pte import NX
 from node.hw.registers import Cr0, Cr4, Efer, setup_registers
-from node.hw.tlb import Refill, Replacement, TlbArray
+from node.hw.tlb import PCID_GROUPS, Refill, Replacement, TlbArray
 from shared.constants import NIL, PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def table_lengths(tlb: TlbSpec, walk_caches: WalkCacheSpec, cpus: int) -> dict[s
         "tlb_array": TlbArray.NR,
         "tlb": cpus * nr_tlb_entries(tlb, walk_caches),
         "tlb_tree": cpus * nr_tlb_sets(tlb, walk_caches),
+        "cached_paths": cpus * PCID_GROUPS,
     }
 
 

@@ -32,15 +32,17 @@ from node.hw.tlb import (
     TlbRight,
     beyond_keys,
     fill,
+    fill_both_new,
     find_any,
     find_small,
     frame_of,
+    is_small_private,
     is_users,
     put,
 )
-from node.hw.walk import key_forbids, path_forbids, walk
+from node.hw.walk import Cached, key_forbids, path_forbids, walk
 from shared.constants import NIL, PAGE_SHIFT
-from shared.jit import entry, hot_kernel, kernel
+from shared.jit import cold_kernel, entry, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -73,17 +75,27 @@ def _count_second_level_hit(state: "State", kind: int) -> None:
     state.current[Current.CLOCK_PS] += state.cost[Cost.TLB_L2_HIT]
 
 
+@cold_kernel
+def _fill_both(state: "State", first_level: int, vaddr: int, word: int) -> None:
+    """Put the translation of ``vaddr`` into both levels."""
+    fill(state, first_level, vaddr, word)
+    fill(state, TlbArray.L2_4K, vaddr, word)
+
+
 @kernel
-def _refill(state: "State", vaddr: int, kind: int) -> int:
-    """Serve a miss of all levels: return the page's word, now in the TLBs, or NIL for a fault."""
+def _refill(state: "State", vaddr: int, kind: int, cached: int) -> int:
+    """Serve a miss of all levels: return the page's word, now in the TLBs, or NIL for a fault; as ``walk``."""
     state.hw_event[HwEvent.ITLB_WALK if kind == AccessKind.EXECUTE else HwEvent.TLB_WALK] += 1
     if state.knob[Knob.TLB_REFILL] == Refill.SOFTWARE:
         state.hw_event[HwEvent.REFILL_TRAP] += 1
         state.current[Current.CLOCK_PS] += state.cost[Cost.REFILL_TRAP]
-    word = walk(state, vaddr, kind)
-    if word != NIL:
-        fill(state, first_level_of(kind), vaddr, word)
-        fill(state, TlbArray.L2_4K, vaddr, word)
+    word = walk(state, vaddr, kind, cached)
+    if word == NIL:
+        return NIL
+    if cached != Cached.ANYTHING and is_small_private(word):
+        fill_both_new(state, first_level_of(kind), vaddr, word)
+    else:
+        _fill_both(state, first_level_of(kind), vaddr, word)
     return word
 
 
@@ -91,7 +103,7 @@ def _refill(state: "State", vaddr: int, kind: int) -> int:
 def _translate_slowly(state: "State", vaddr: int, kind: int) -> int:
     """Return the word for an access that the first look did not let through, or NIL for a fault."""
     if beyond_keys(vaddr):
-        return _refill(state, vaddr, kind)
+        return _refill(state, vaddr, kind, Cached.ANYTHING)
     first_level = first_level_of(kind)
     index = find_any(state, first_level, vaddr)
     if index != NIL and _allows(state, state.tlb[index].word, kind):
@@ -103,7 +115,7 @@ def _translate_slowly(state: "State", vaddr: int, kind: int) -> int:
         word = state.tlb[index].word
         fill(state, first_level, vaddr, word)
         return word
-    return _refill(state, vaddr, kind)
+    return _refill(state, vaddr, kind, Cached.ANYTHING)
 
 
 @kernel
@@ -135,8 +147,11 @@ def access_as(state: "State", vaddr: int, kind: int) -> int:
 
 
 @entry
-def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
-    """Go on with a user program's access whose page the first level does not let through as a small private one."""
+def access_beyond_first_level(state: "State", vaddr: int, kind: int, first_level_place: int) -> int:
+    """Go on with a user program's access whose page the first level does not let through as a small private one.
+
+    ``first_level_place`` is where it has the page as one, or NIL.
+    """
     cpu = state.current[Current.CPU]
     record = state.cpu[cpu]
     if not is_users(vaddr) or record.fast_tag == NO_TAG or record.tlb_variants & UNUSUAL_OF_USERS:
@@ -147,7 +162,21 @@ def access_beyond_first_level(state: "State", vaddr: int, kind: int) -> int:
         word = state.tlb[index].word
         put(state, first_level_of(kind), state.tlb[index].key, word)
         return word >> FRAME_SHIFT & PFN_MASK
-    word = _refill(state, vaddr, kind)
+    searched = first_level_place == NIL and index == NIL
+    word = _refill(state, vaddr, kind, Cached.NO_TRANSLATION if searched else Cached.ANYTHING)
+    if word == NIL:
+        return NIL
+    _charge_type(state, word, kind)
+    return frame_of(state, word, vaddr)
+
+
+@entry
+def access_after_fault(state: "State", vaddr: int, kind: int) -> int:
+    """Translate a user program's access again whose page fault the kernel has served; return the frame, or NIL.
+
+    The fault dropped all that was cached of ``vaddr``, and no kernel brings it back: so no array is searched for it.
+    """
+    word = _refill(state, vaddr, kind, Cached.NOTHING)
     if word == NIL:
         return NIL
     _charge_type(state, word, kind)

@@ -135,15 +135,25 @@ KEY_GLOBAL: Final = 1 << 12
 PCID_MASK: Final = PAGE_OFFSET_MASK
 NO_TAG: Final = SIZE_MASK << KEY_SIZE_SHIFT  # no entry has it: not valid, and of a size that does not exist
 NR_VARIANTS: Final = 2 * PageSize.NR  # of entries: size, and global or not
+PRIVATE_VARIANTS: Final = (1 << PageSize.NR) - 1
 ALL_VARIANTS: Final = (1 << NR_VARIANTS) - 1
 # Further bits of cpu.tlb_variants: there may be entries with TlbRight.SPECIAL; user addresses may be in the side for
-# instructions.
+# instructions; which PCIDs may have some. A kernel that keeps out of user memory has none under its own PCID.
 SPECIAL_SEEN: Final = 1 << (2 * NR_VARIANTS)
 FETCH_SEEN: Final = 1 << (2 * NR_VARIANTS + 1)
+USER_GROUPS_SHIFT: Final = (
+    2 * NR_VARIANTS + 2
+)  # from here on, for each group of PCIDs: it may have user addresses
 UNUSUAL_OF_USERS: Final = SPECIAL_SEEN | ALL_VARIANTS & ~1  # more than small private pages of user addresses
 WIDEST_USER_BITS: Final = 57  # no mode gives user programs more
 PAGE_NUMBER_MASK: Final = (1 << 47) - 1  # makes a kernel address's page number positive
 KEY_ADDRESS_BITS: Final = 60  # of an address, its lowest: what keys of 4 KiB pages tell apart
+# PCIDs are counted in groups: of one are those with the same highest bit, which Linux gives to user mode, and the
+# same lowest three, its ASID.
+PCID_GROUPS: Final = 16
+GROUP_ASID_MASK: Final = 7
+GROUP_USER_BIT: Final = 8
+GROUP_USER_SHIFT: Final = 8  # from PCID bit 11 to it
 
 
 # --- sets -----------------------------------------------------------------------------------------------
@@ -272,6 +282,22 @@ def _way_for(state: "State", cpu: int, array_index: int, first: int, key: int) -
     return victim
 
 
+@hot_kernel
+def _way_for_new(state: "State", cpu: int, array_index: int, first: int) -> int:
+    """As ``_way_for``, for a key that the set does not have."""
+    array = state.tlb_array[array_index]
+    if array.replacement > Replacement.FIFO or array.wired:
+        return _victim_other(state, cpu, array_index, first)
+    victim = first
+    oldest = INT64_MAX
+    for index in range(first, first + array.nr_ways):
+        stamp = state.tlb[index].stamp
+        if stamp < oldest:
+            oldest = stamp
+            victim = index
+    return victim
+
+
 # --- looking up and filling -----------------------------------------------------------------------------
 
 
@@ -370,21 +396,73 @@ def put(state: "State", array_index: int, key: int, word: int) -> None:
 
 
 @hot_kernel
+def put_new(state: "State", array_index: int, key: int, word: int) -> None:
+    """As ``put``, where the array is known to hold nothing for ``key``."""
+    array = state.tlb_array[array_index]
+    if array.nr_ways == 0:
+        return
+    cpu = state.current[Current.CPU]
+    index = _way_for_new(state, cpu, array_index, array_set(state, cpu, array_index, key >> KEY_PAGE_SHIFT))
+    entry = state.tlb[index]
+    entry.key = key
+    entry.word = word
+    _note_fill(state, cpu, array_index, index)
+
+
+@hot_kernel
+def pcid_group(pcid: int) -> int:
+    """Return a PCID's group."""
+    return pcid >> GROUP_USER_SHIFT & GROUP_USER_BIT | pcid & GROUP_ASID_MASK
+
+
+@hot_kernel
+def paths_place(cpu: int, pcid: int) -> int:
+    """Return the place in ``state.cached_paths`` of a PCID's group on a CPU."""
+    return cpu * PCID_GROUPS + pcid_group(pcid)
+
+
+@hot_kernel
+def is_small_private(word: int) -> int:
+    """Return whether a word is that of a 4 KiB page that is not global."""
+    return 1 if word & (SIZE_MASK << SIZE_SHIFT | TlbRight.GLOBAL) == 0 else 0
+
+
+@hot_kernel
 def fill(state: "State", level: int, vaddr: int, word: int) -> None:
     """Put the translation of ``vaddr`` into a level of the current CPU; size and globalness are in the word."""
+    variant = _note_variant(state, level, vaddr, word)
+    tag = state.cpu[state.current[Current.CPU]].tlb_tag
+    if variant == 0:
+        put(state, level, ((vaddr >> PAGE_SHIFT) << KEY_PAGE_SHIFT) | tag, word)
+    else:
+        put(state, level + variant % PageSize.NR, key_of(state, vaddr, variant, tag), word)
+
+
+@hot_kernel
+def fill_both_new(state: "State", first_level: int, vaddr: int, word: int) -> None:
+    """Put the translation of a small private page into both levels, which are known to hold none of ``vaddr``."""
+    _note_variant(state, first_level, vaddr, word)
+    key = ((vaddr >> PAGE_SHIFT) << KEY_PAGE_SHIFT) | state.cpu[state.current[Current.CPU]].tlb_tag
+    put_new(state, first_level, key, word)
+    put_new(state, TlbArray.L2_4K, key, word)
+
+
+@hot_kernel
+def _note_variant(state: "State", level: int, vaddr: int, word: int) -> int:
+    """Note which kind of entry a level is about to hold; return its variant."""
     cpu = state.cpu[state.current[Current.CPU]]
     variant = word >> SIZE_SHIFT & SIZE_MASK
     if word & TlbRight.GLOBAL:
         variant += PageSize.NR
-    cpu.tlb_variants |= 1 << (variant if vaddr >= 0 else variant + NR_VARIANTS)
+    if vaddr >= 0:
+        cpu.tlb_variants |= 1 << variant | 1 << (USER_GROUPS_SHIFT + pcid_group(cpu.tlb_tag & PCID_MASK))
+    else:
+        cpu.tlb_variants |= 1 << (variant + NR_VARIANTS)
     if word & TlbRight.SPECIAL:
         cpu.tlb_variants |= SPECIAL_SEEN
     if level == TlbArray.I1_4K and vaddr >= 0:
         cpu.tlb_variants |= FETCH_SEEN
-    if variant == 0:
-        put(state, level, ((vaddr >> PAGE_SHIFT) << KEY_PAGE_SHIFT) | cpu.tlb_tag, word)
-    else:
-        put(state, level + variant % PageSize.NR, key_of(state, vaddr, variant, cpu.tlb_tag), word)
+    return variant
 
 
 @hot_kernel

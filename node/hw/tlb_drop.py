@@ -7,6 +7,10 @@
     drop_all           everything                                   INVPCID 2, CR4.PGE
     flush_lowered_view what a guest's view no longer grants         INVEPT by the host
 
+A page's flush, the commonest, mostly finds nothing in the paging-structure caches: the fault before it has dropped what
+led there. ``state.cached_paths`` knows, for each group of PCIDs, how many entries there are at most, and at 0 spares
+the look at all of them.
+
 A virtually tagged data cache (node/hw/cache_lines.py) loses its lines with the translations that they came by.
 
 Source: Intel SDM volume 3, 4.10.4.
@@ -23,15 +27,20 @@ from node.hw.tlb import (
     FRAME_SHIFT,
     KEY_GLOBAL,
     KEY_VALID,
+    NR_VARIANTS,
     PCID_MASK,
+    PRIVATE_VARIANTS,
+    USER_GROUPS_SHIFT,
     TlbArray,
     TlbRight,
     find_variant,
     key_of,
+    paths_place,
+    pcid_group,
     variants_of,
 )
 from shared.constants import NIL
-from shared.jit import kernel
+from shared.jit import cold_kernel, hot_kernel, kernel
 from shared.views import View
 
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ def invalidate(state: "State", index: int) -> None:
     entry.stamp = 0
 
 
-@kernel
+@hot_kernel
 def _drop_variant(state: "State", cpu: int, variant: int, key: int) -> None:
     size = variant % PageSize.NR
     for level in range(TlbArray.D1_4K, TlbArray.WALK_PD, PageSize.NR):
@@ -58,25 +67,41 @@ def _drop_variant(state: "State", cpu: int, variant: int, key: int) -> None:
 
 
 @kernel
+def _drop_variants(state: "State", cpu: int, vaddr: int, pcid: int, variants: int) -> None:
+    """Drop a CPU's entries for ``vaddr`` of these variants."""
+    variant = 0
+    while variants:
+        if variants & 1:
+            _drop_variant(state, cpu, variant, key_of(state, vaddr, variant, KEY_VALID | pcid))
+        variants >>= 1
+        variant += 1
+
+
+@cold_kernel
+def _drop_lines(state: "State", cpu: int, vaddr: int, pcid: int, variants: int) -> None:
+    """Drop the lines of a virtually tagged cache for ``vaddr``, in a page of the largest size that there may be."""
+    largest = 0
+    for variant in range(NR_VARIANTS):
+        if variants >> variant & 1:
+            largest = max(largest, variant % PageSize.NR)
+    drop_page_lines(state, cpu, vaddr, pcid, state.tlb_array[TlbArray.D1_4K + largest].shift)
+
+
+@hot_kernel
 def drop_translation(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
     """Drop a CPU's TLB entries for ``vaddr``, of any size, for one PCID, and global ones if asked for."""
     variants = variants_of(state, cpu, vaddr)
     if not with_global:
-        variants &= (1 << PageSize.NR) - 1
-    variant = 0
-    largest = 0
-    while variants:
-        if variants & 1:
-            _drop_variant(state, cpu, variant, key_of(state, vaddr, variant, KEY_VALID | pcid))
-            largest = max(largest, variant % PageSize.NR)
-        variants >>= 1
-        variant += 1
+        variants &= PRIVATE_VARIANTS
     if state.knob[Knob.DCACHE_MODE] == CacheMode.VIRTUAL:
-        shift = state.tlb_array[TlbArray.D1_4K + largest].shift
-        drop_page_lines(state, cpu, vaddr, NIL if with_global else pcid, shift)
+        _drop_lines(state, cpu, vaddr, NIL if with_global else pcid, variants)
+    if vaddr >= 0 and not state.cpu[cpu].tlb_variants >> (USER_GROUPS_SHIFT + pcid_group(pcid)) & 1:
+        variants &= ~PRIVATE_VARIANTS
+    if variants:
+        _drop_variants(state, cpu, vaddr, pcid, variants)
 
 
-@kernel
+@hot_kernel
 def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int) -> None:
     """Drop what ``drop_translation`` does, and all that the paging-structure caches hold for the PCID.
 
@@ -86,15 +111,28 @@ def drop_page(state: "State", cpu: int, vaddr: int, pcid: int, with_global: int)
     drop_walk_caches(state, cpu, pcid)
 
 
-@kernel
+@hot_kernel
 def drop_walk_caches(state: "State", cpu: int, pcid: int) -> None:
     """Drop what a CPU's paging-structure caches hold for one PCID."""
+    place = paths_place(cpu, pcid)
+    if state.cached_paths[place]:
+        state.cached_paths[place] = _drop_paths(state, cpu, pcid)
+
+
+@cold_kernel
+def _drop_paths(state: "State", cpu: int, pcid: int) -> int:
+    """Do that, entry by entry; return how many other PCIDs of its group have."""
+    nr_left = 0
     for array_index in range(TlbArray.WALK_PD, TlbArray.EPT_PD):
         array = state.tlb_array[array_index]
         first = cpu * state.knob[Knob.TLB_ENTRIES] + array.first
         for index in range(first, first + array.nr_sets * array.nr_ways):
-            if state.tlb[index].key & PCID_MASK == pcid:
+            key = state.tlb[index].key
+            if key & PCID_MASK == pcid:
                 invalidate(state, index)
+            elif key and paths_place(cpu, key & PCID_MASK) == paths_place(cpu, pcid):
+                nr_left += 1
+    return nr_left
 
 
 @kernel

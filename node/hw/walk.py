@@ -22,9 +22,11 @@ Sources: Intel SDM volume 3, 4.3 to 4.9, 4.10.3 (paging-structure caches), 28.3 
 4.7 leaves it open; A of upper levels is set even if the walk then faults, as processors do.
 """
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, HwEvent, Knob
+from node.hw.cache_lines import CacheMode
 from node.hw.cost import Cost
 from node.hw.ept_view import ept_access
 from node.hw.memory_type import MemoryType, leaf_pat_index, memory_type
@@ -42,6 +44,7 @@ from node.hw.registers import (
     cr3_root,
 )
 from node.hw.tlb import (
+    FETCH_SEEN,
     FRAME_SHIFT,
     KEY_GLOBAL,
     KEY_PAGE_SHIFT,
@@ -58,7 +61,9 @@ from node.hw.tlb import (
     find_variant,
     frame_of,
     note_use,
+    paths_place,
     put,
+    put_new,
 )
 from node.hw.tlb_drop import drop_translation, invalidate
 from shared.constants import NIL, PAGE_SHIFT, TABLE_SHIFT
@@ -82,6 +87,14 @@ FAILED: Final = -1
 MAX_CODE: Final = 63
 
 
+class Cached(IntEnum):
+    """What may be cached of an address that is walked for: who knows spares the search."""
+
+    ANYTHING = 0
+    NO_TRANSLATION = 1  # neither level that the access looked into has its page, of any size
+    NOTHING = 2  # nor has a paging-structure cache a way to it: it has just faulted
+
+
 # --- faults ---------------------------------------------------------------------------------------------
 
 
@@ -101,10 +114,19 @@ def _forget_path(state: "State", cpu: int, vaddr: int) -> None:
         index = find_variant(state, cpu, TlbArray.WALK_PD + distance, key)
         if index != NIL:
             invalidate(state, index)
+            state.cached_paths[paths_place(cpu, key & PCID_MASK)] -= 1
+
+
+@hot_kernel
+def _other_side_may_have(state: "State", kind: int) -> int:
+    """Return whether a page may be cached where its access does not look: the other side, the data cache."""
+    fetched = state.cpu[state.current[Current.CPU]].tlb_variants & FETCH_SEEN
+    is_virtual = state.knob[Knob.DCACHE_MODE] == CacheMode.VIRTUAL
+    return 1 if fetched or kind == AccessKind.EXECUTE or is_virtual else 0
 
 
 @kernel
-def _fault(state: "State", vaddr: int, kind: int, code: int) -> int:
+def _fault(state: "State", vaddr: int, kind: int, code: int, cached: int) -> int:
     """Raise #PF with the bits of ``code`` that only the walk knows; return NIL."""
     cpu_index = state.current[Current.CPU]
     cpu = state.cpu[cpu_index]
@@ -118,7 +140,8 @@ def _fault(state: "State", vaddr: int, kind: int, code: int) -> int:
     cpu.fault_vector = FaultVector.PAGE_FAULT
     cpu.cr2 = vaddr
     cpu.error_code = code
-    drop_translation(state, cpu_index, vaddr, cpu.tlb_tag & PCID_MASK, 1)
+    if cached == Cached.ANYTHING or _other_side_may_have(state, kind):
+        drop_translation(state, cpu_index, vaddr, cpu.tlb_tag & PCID_MASK, 1)
     _forget_path(state, cpu_index, vaddr)
     return NIL
 
@@ -210,7 +233,12 @@ def _known_path(state: "State", vaddr: int) -> int:
             note_use(state, cpu, TlbArray.WALK_PD + distance, index)
             state.hw_event[HwEvent.WALK_CACHE_HIT] += 1
             return state.tlb[index].word
-    return _frame_field(cr3_root(state.cpu[cpu].cr3)) | PATH_RIGHTS
+    return _path_from_top(state)
+
+
+@hot_kernel
+def _path_from_top(state: "State") -> int:
+    return _frame_field(cr3_root(state.cpu[state.current[Current.CPU]].cr3)) | PATH_RIGHTS
 
 
 @hot_kernel
@@ -239,20 +267,20 @@ def _maps_page(state: "State", level: int, word: int) -> int:
 
 
 @hot_kernel
-def _next_table(state: "State", path: int, vaddr: int) -> int:
+def _next_table(state: "State", path: int, vaddr: int, level: int) -> int:
     """Read the entry of ``vaddr`` in a path's table: return the path through it, or ``path`` if it maps a page.
 
-    Returns FAILED less the error code if it is absent or has reserved bits set.
+    Returns FAILED less the error code if it is absent or has reserved bits set. ``level`` is the path's: its reader
+    counts along, or the place in the next table could not be computed before this one is read.
     """
     table = path >> FRAME_SHIFT & PFN_MASK
-    level = path >> LEVEL_SHIFT & LEVEL_MASK
     here = state.paging_level[level]
     if state.knob[Knob.IS_GUEST]:
         _ept_walk(state, table)
         ept_access(state, table, 1)
     if table >= state.knob[Knob.NR_FRAMES]:
         return FAILED - (FaultCode.PRESENT | FaultCode.RESERVED)
-    position = _entry_position(state, path, vaddr)
+    position = entry_position(state, table, vaddr, level)
     word = state.pt_word[position]
     if not word & Pte.PRESENT:
         return FAILED
@@ -265,7 +293,7 @@ def _next_table(state: "State", path: int, vaddr: int) -> int:
     if not word & Pte.ACCESSED:
         state.pt_word[position] = word | Pte.ACCESSED
     lower = _lower(path, word)
-    put(
+    put_new(
         state,
         TlbArray.WALK_PD + state.knob[Knob.NR_LEVELS] - 2 - level,
         _walk_key(state, level, vaddr),
@@ -275,16 +303,20 @@ def _next_table(state: "State", path: int, vaddr: int) -> int:
 
 
 @hot_kernel
-def _descend(state: "State", vaddr: int) -> int:
+def _descend(state: "State", vaddr: int, cached: int) -> int:
     """Return the path whose entry for ``vaddr`` maps a page, or FAILED less an error code."""
-    path = _known_path(state, vaddr)
+    path = _path_from_top(state) if cached == Cached.NOTHING else _known_path(state, vaddr)
+    level = path >> LEVEL_SHIFT & LEVEL_MASK
     nr_references = 0
     while True:
+        lower = _next_table(state, path, vaddr, level + nr_references)
         nr_references += 1
-        lower = _next_table(state, path, vaddr)
         if lower == path or FAILED - MAX_CODE <= lower <= FAILED:
             break
         path = lower
+    cpu = state.current[Current.CPU]
+    # Each but the last has become known.
+    state.cached_paths[paths_place(cpu, state.cpu[cpu].tlb_tag & PCID_MASK)] += nr_references - 1
     state.hw_event[HwEvent.WALK_REFERENCES] += nr_references
     state.current[Current.CLOCK_PS] += nr_references * state.cost[Cost.WALK_REFERENCE]
     return lower
@@ -345,26 +377,27 @@ def _through_ept(state: "State", granted: int, vaddr: int, write: int) -> int:
 
 
 @hot_kernel
-def walk(state: "State", vaddr: int, kind: int) -> int:
+def walk(state: "State", vaddr: int, kind: int, cached: int) -> int:
     """Walk for an access of the current CPU; return the word that the TLBs may keep, or NIL for a fault.
 
-    ``kind`` is an AccessKind. A fault's vector, address and code are in the CPU's registers.
+    ``kind`` is an AccessKind, ``cached`` a Cached. A fault's vector, address and code are in the CPU's registers.
     """
     cpu = state.cpu[state.current[Current.CPU]]
     if _not_canonical(state, vaddr):
         cpu.fault_vector = FaultVector.GENERAL_PROTECTION
         cpu.error_code = 0
         return NIL
-    path = _descend(state, vaddr)
+    path = _descend(state, vaddr, cached)
     if FAILED - MAX_CODE <= path <= FAILED:
-        return _fault(state, vaddr, kind, FAILED - path)
+        return _fault(state, vaddr, kind, FAILED - path, cached)
     position = _entry_position(state, path, vaddr)
     word = state.pt_word[position]
     used = word | (Pte.ACCESSED | Pte.DIRTY if kind == AccessKind.WRITE else Pte.ACCESSED)
     granted = _tlb_word(state, path, used)
     forbidden_key = key_forbids(state, granted, kind)
     if forbidden_key or path_forbids(state, granted, kind):
-        return _fault(state, vaddr, kind, FaultCode.PRESENT | (FaultCode.KEY if forbidden_key else 0))
+        code = FaultCode.PRESENT | (FaultCode.KEY if forbidden_key else 0)
+        return _fault(state, vaddr, kind, code, cached)
     if used != word:
         state.pt_word[position] = used
     if state.knob[Knob.IS_GUEST]:

@@ -13,6 +13,7 @@ flushed together: nobody may use those addresses meanwhile.
 Written apart from the kernels: it reads the tables level by level, in Python.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ from node.hw.tlb import (
     SIZE_MASK,
     TlbArray,
     TlbRight,
+    paths_place,
 )
 from node.kalloc.vmap_check import unpurged_ranges
 from node.kmap.asid import NR_ASIDS, USER_PCID_BIT
@@ -55,6 +57,7 @@ def forbidden_entries(state: "State") -> list[str]:
     wrong = []
     unpurged = unpurged_ranges(state)
     for cpu in range(len(state.cpu)):
+        wrong += _uncounted_paths(state, cpu)
         roots = _usable_roots(state, cpu)
         for role, index in _entries_of(state, cpu):
             entry = state.tlb[index]
@@ -71,6 +74,21 @@ def forbidden_entries(state: "State") -> list[str]:
             if found and not _waits_for_flush(state, int(entry.key), unpurged):
                 wrong.append(f"tlb[{index}] of CPU {cpu}, {TlbArray(role).name}: {found}")
     return wrong
+
+
+def _uncounted_paths(state: "State", cpu: int) -> list[str]:
+    """Return one line for each group of PCIDs that has more entries in the walk caches than are counted."""
+    pcids = [
+        int(state.tlb[index].key) & PCID_MASK
+        for role, index in _entries_of(state, cpu)
+        if role >= TlbArray.WALK_PD
+    ]
+    held = Counter(paths_place(cpu, pcid) for pcid in pcids)
+    return [
+        f"cached_paths[{place}]: {int(state.cached_paths[place])}, but the walk caches have {count} entries"
+        for place, count in held.items()
+        if count > state.cached_paths[place]
+    ]
 
 
 def _waits_for_flush(state: "State", key: int, unpurged: list[tuple[int, int]]) -> bool:

@@ -38,7 +38,7 @@ from node.kmap.asid import (
 from node.kmap.entry import USER_MODE, enter_kernel, leave_kernel
 from node.kmap.flush_calls import FLUSH_ALL
 from shared.constants import PAGE_SHIFT, PAGE_SIZE
-from shared.jit import entry, kernel
+from shared.jit import entry, hot_kernel, kernel
 
 if TYPE_CHECKING:
     from node.state import State
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 SINGLE_PAGE_FLUSH_CEILING: Final = 33  # pages; above it all of the address space is flushed
 
 
-@kernel
+@hot_kernel
 def _flush_one_user(state: "State", cpu: int, vaddr: int) -> None:
     """Drop one page of the loaded address space, of both its PCIDs (flush_tlb_one_user)."""
     asid = state.cpu[cpu].asid
@@ -67,7 +67,7 @@ def _flush_local(state: "State", cpu: int) -> None:
     write_cr3(state, record.cr3)
 
 
-@kernel
+@hot_kernel
 def _catch_up(state: "State", start: int, end: int, is_local: int) -> None:
     """Bring the current CPU up to the generation of the address space that it has loaded, and charge it."""
     cpu = state.current[Current.CPU]
@@ -90,7 +90,7 @@ def _catch_up(state: "State", start: int, end: int, is_local: int) -> None:
     context.tlb_gen = tlb_gen
 
 
-@kernel
+@hot_kernel
 def _flush_loaded(state: "State", start: int, end: int, is_local: int) -> None:
     """Do a flush on the current CPU, which goes into the kernel for it if it is not there (flush_tlb_func)."""
     record = state.cpu[state.current[Current.CPU]]
@@ -149,7 +149,9 @@ def _flush_range(state: "State", mm_index: int, start: int, end: int, freed_tabl
     if end != FLUSH_ALL and (end - start) >> PAGE_SHIFT > SINGLE_PAGE_FLUSH_CEILING:
         end = FLUSH_ALL
     state.mm[mm_index].tlb_gen += 1
-    nr_others = _flush_others(state, mm_index, start, end, freed_tables)
+    nr_others = 0
+    if state.knob[Knob.NR_CPUS] > 1:
+        nr_others = _flush_others(state, mm_index, start, end, freed_tables)
     cpu = state.cpu[state.current[Current.CPU]]
     # Linux asks itself as it asks the others if there are any: not while it is lazy.
     if cpu.mm == mm_index and (freed_tables or not cpu.lazy or not nr_others):

@@ -19,12 +19,15 @@ from node.phys.page import PageFlag
 from node.phys.pcp import COSTLY_ORDER, NR_PCP_LISTS, list_of, order_of_list, pcp_index, push_frame
 from shared.constants import NIL
 from shared.jit import entry, kernel
+from shared.kernel_state import prefetch
 
 if TYPE_CHECKING:
     from node.state import State
 
 BATCH_SCALE_MAX: Final = 5  # CONFIG_PCP_BATCH_SCALE_MAX
 RECLAIM_BATCHES: Final = 4  # nr_pcp_high
+# A block is taken from its low end upwards, so the descriptors that the host's processor should bring now are these.
+FRAMES_AHEAD: Final = 16
 
 
 # --- refilling ------------------------------------------------------------------------------------------
@@ -46,6 +49,7 @@ def refill(state: "State", zone: int, order: int, type_and_flags: int) -> int:
         if pfn == NIL:
             break
         page = state.page[pfn]
+        prefetch(state.page, pfn + FRAMES_AHEAD)
         page.page_flags |= PageFlag.PCP
         page.next = NIL
         page.prev = pcp_list.last

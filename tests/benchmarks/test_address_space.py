@@ -5,22 +5,41 @@ from bisect import bisect_right
 import numpy as np
 import pytest
 
-from benchmarks.address_space import CHILD, parent, suite
+from benchmarks.address_space import (
+    AREA_BYTES,
+    AREA_STEP_BYTES,
+    CHILD,
+    FIRST_AREA,
+    parent,
+    scattered_areas,
+    search_suite,
+    suite,
+)
+from benchmarks.measure import measure
 from benchmarks.translation import MM
 from benchmarks.twin import Twins, compile_twins
 from node.counters import VmStat
 from node.phys.page import PageFlag
 from node.state import State
 from node.vm.fork import fork_mm
-from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
+from node.vm.vma import VmAreaStat
+from shared.constants import NIL, PAGE_SIZE
 
 NR_PAGES = 1500  # three tables, the last in part
-SMALL = {each.name: each for each in suite(pages=NR_PAGES)}
+NR_AREAS = 100
+SMALL = {each.name: each for each in (*suite(pages=NR_PAGES), *search_suite(areas=NR_AREAS, lookups=2000))}
 
 
 @pytest.fixture(scope="module")
 def twins() -> Twins:
     return compile_twins()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_twin_leaves_the_state_that_the_kernel_leaves(name: str, twins: Twins) -> None:
+    result = measure(SMALL[name], twins)
+    assert result.ours_per_s > 0
+    assert result.c_per_s > 0
 
 
 def nr_exclusive(state: State) -> int:
@@ -57,52 +76,26 @@ def test_the_child_is_the_same_every_time() -> None:
 
 # --- the search for an area -----------------------------------------------------------------------------
 
-NR_AREAS = 100
-STEP = 4 * PAGE_SIZE  # two pages of area, two of gap
-AREA_BYTES = 2 * PAGE_SIZE
-FIRST_AREA = 1000  # areas and nodes have numbers of their own
-FIRST_NODE = 500
 
-
-def tree_of_areas(state: State) -> int:
-    """Write a balanced tree of areas, one every STEP bytes, into the tables; return its root."""
-    for number in range(NR_AREAS):
-        area = state.vma[FIRST_AREA + number]
-        area.start = (number + 1) * STEP
-        area.end = area.start + AREA_BYTES
-
-    def node_of(low: int, high: int) -> int:
-        if low == high:
-            return NIL
-        middle = (low + high) // 2
-        node = state.rb_node[FIRST_NODE + middle]
-        node.key = (middle + 1) * STEP
-        node.owner = FIRST_AREA + middle
-        node.left = node_of(low, middle)
-        node.right = node_of(middle + 1, high)
-        return FIRST_NODE + middle
-
-    return node_of(0, NR_AREAS)
-
-
-def lowest_that_ends_above(vaddr: int) -> int:
-    ends = [(number + 1) * STEP + AREA_BYTES for number in range(NR_AREAS)]
-    number = bisect_right(ends, vaddr)
-    return NIL if number == NR_AREAS else FIRST_AREA + number
+def lowest_that_ends_above(state: State, vaddr: int) -> int:
+    starts = [FIRST_AREA + number * AREA_STEP_BYTES for number in range(NR_AREAS)]
+    number = bisect_right([start + AREA_BYTES for start in starts], vaddr)
+    if number == NR_AREAS:
+        return NIL
+    return int(np.flatnonzero(np.asarray(state.vma)["start"] == starts[number])[0])
 
 
 def test_the_twin_finds_the_lowest_area_that_ends_above_an_address(twins: Twins) -> None:
-    state = parent(1)
-    root = tree_of_areas(state)
-    for page in range((NR_AREAS + 2) * STEP >> PAGE_SHIFT):
-        vaddr = page << PAGE_SHIFT
-        found = twins.call("find_areas_at_random", state, root, vaddr, 1, 1)
-        assert found == lowest_that_ends_above(vaddr)
+    state = scattered_areas(NR_AREAS)
+    for vaddr in range(FIRST_AREA - PAGE_SIZE, FIRST_AREA + (NR_AREAS + 1) * AREA_STEP_BYTES, PAGE_SIZE):
+        found = twins.call("find_areas_at_random", state, MM, vaddr, 1, 1)
+        assert found == lowest_that_ends_above(state, vaddr)
 
 
-def test_the_addresses_looked_up_are_spread_over_the_pages(twins: Twins) -> None:
-    state = parent(1)
-    root = tree_of_areas(state)
-    nr_pages, count = NR_AREAS * STEP >> PAGE_SHIFT, 2000
-    found = twins.call("find_areas_at_random", state, root, 0, nr_pages, count)
-    assert found / count == pytest.approx(FIRST_AREA + NR_AREAS / 2, abs=NR_AREAS / 10)
+def test_the_search_goes_down_the_tree_nearly_every_time() -> None:
+    benchmark = SMALL[f"VMA look-up among {NR_AREAS} areas"]
+    state = benchmark.prepare()
+    before = int(state.vm_area_stat[VmAreaStat.TREE_SEARCHES])
+    benchmark.entry(state, *benchmark.arguments(state))
+    searched = int(state.vm_area_stat[VmAreaStat.TREE_SEARCHES]) - before
+    assert searched > 0.95 * benchmark.operations

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import address_space, own_kernel, translation
+from benchmarks import own_kernel
 from benchmarks.measure import Result
 from benchmarks.own_kernel import (
     Comparison,
@@ -18,7 +18,7 @@ from benchmarks.own_kernel import (
 from benchmarks.twin import NoCompilerError
 
 OPERATIONS = {"first_touch", "fork", "copy_on_write", "munmap"}
-NAMED = [*translation.fault_suite(fault_pages=1), *address_space.suite(pages=1)]
+NAMED = [benchmark for suite in program.SUITES for benchmark in suite.BENCHMARKS if benchmark.own_kernel]
 
 
 def test_every_operation_is_timed() -> None:

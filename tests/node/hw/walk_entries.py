@@ -13,7 +13,7 @@ from node.counters import Current
 from node.hw.mmu import access
 from node.hw.registers import Cr0, set_tag, write_cr0, write_cr3, write_cr4, write_pkru
 from node.hw.tlb_drop import drop_all
-from node.hw.walk import walk
+from node.hw.walk import Cached, walk
 from node.joints import access_as
 from node.state import State
 from shared.constants import NIL
@@ -52,7 +52,7 @@ def run_accesses(state: State, nr_accesses: int, how: int) -> None:
 
 @entry
 def do_walk(state: State, vaddr: int, kind: int) -> int:
-    return walk(state, vaddr, kind)
+    return walk(state, vaddr, kind, Cached.ANYTHING)
 
 
 @entry

@@ -12,7 +12,7 @@ from node.hw.cost import Cost, cost_table_ps
 from node.hw.memory_type import POWER_ON_PAT
 from node.hw.paging import MAX_LEVELS, PAGING_MODES, PageSize, PagingMode, setup_paging
 from node.hw.registers import CR3_NO_FLUSH, Cr0, Cr4, Efer, FaultVector
-from node.hw.tlb import Replacement, TlbArray
+from node.hw.tlb import PCID_GROUPS, Replacement, TlbArray
 from node.state import State
 from shared.constants import NIL, PAGE_SHIFT
 from tests.models.paging import Access, Fault, Registers
@@ -81,6 +81,7 @@ class WalkingMachine:
             "tlb_array": TlbArray.NR,
             "tlb": nr_entries,
             "tlb_tree": nr_sets,
+            "cached_paths": PCID_GROUPS,
             "zipf": MAX_BATCH * (NR_ARGUMENTS + NR_RESULTS),
         }
         self.state = State(**lengths)
