@@ -24,14 +24,16 @@ from node.hw.paging import PageSize, PagingMode
 from node.hw.pte import PFN_MASK, Pte
 from node.hw.tlb import (
     FRAME_SHIFT,
+    GROUP_ASID_MASK,
+    GROUP_USER_BIT,
     KEY_GLOBAL,
     KEY_PAGE_SHIFT,
     KEY_SIZE_SHIFT,
+    PCID_GROUPS,
     PCID_MASK,
     SIZE_MASK,
     TlbArray,
     TlbRight,
-    paths_place,
 )
 from node.kalloc.vmap_check import unpurged_ranges
 from node.kmap.asid import NR_ASIDS, USER_PCID_BIT
@@ -76,6 +78,11 @@ def forbidden_entries(state: "State") -> list[str]:
     return wrong
 
 
+def _group(pcid: int) -> int:
+    """Return which of the groups that ``cached_paths`` counts by a PCID belongs to: by process, and by half."""
+    return pcid & GROUP_ASID_MASK | (GROUP_USER_BIT if pcid & USER_PCID_BIT else 0)
+
+
 def _uncounted_paths(state: "State", cpu: int) -> list[str]:
     """Return one line for each group of PCIDs that has more entries in the walk caches than are counted."""
     pcids = [
@@ -83,7 +90,7 @@ def _uncounted_paths(state: "State", cpu: int) -> list[str]:
         for role, index in _entries_of(state, cpu)
         if role >= TlbArray.WALK_PD
     ]
-    held = Counter(paths_place(cpu, pcid) for pcid in pcids)
+    held = Counter(cpu * PCID_GROUPS + _group(pcid) for pcid in pcids)
     return [
         f"cached_paths[{place}]: {int(state.cached_paths[place])}, but the walk caches have {count} entries"
         for place, count in held.items()

@@ -16,6 +16,7 @@ import numpy as np
 from node.counters import Knob
 from node.phys.page import PageFlag
 from node.proc.areas import Names
+from node.vm.huge_check import huge_entries
 from node.vm.mappings import mappings_of
 from shared.constants import HUGE_PAGE_SIZE, KIB, PAGE_KIB, PAGE_SHIFT, PAGE_SIZE
 
@@ -80,7 +81,8 @@ def _tables_and_huge_pages(state: "State", mm_index: int) -> tuple[int, int]:
     mappings = mappings_of(state, np.array([mm_index], np.int64), tables_only=True)
     first_counted = max(int(state.knob[Knob.NR_LEVELS]) - COUNTED_LEVELS, 1)
     flags = np.asarray(state.page)["page_flags"][mappings.huge_heads]
+    nr_deposited = len(huge_entries(state, mappings).table_pfn)
     return (
-        int(np.count_nonzero(mappings.table_level >= first_counted)),
+        int(np.count_nonzero(mappings.table_level >= first_counted)) + nr_deposited,
         int(np.count_nonzero(flags & PageFlag.HUGETLB)),
     )

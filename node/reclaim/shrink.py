@@ -86,6 +86,9 @@ def _note_writeback(state: "State", which: int) -> None:
 def _swap_out(state: "State", which: int, pfn: int) -> int:
     """Bring an unused page one step further on its way out; return RECLAIM if it can be freed now."""
     page = state.page[pfn]
+    # Differs from Linux: shared memory stays (node/pagecache/shmem.py), as if its slots were all taken.
+    if page.page_flags & PageFlag.CACHED:
+        return Verdict.ACTIVATE
     # Differs from Linux: a huge page is never written as one (THP_SWPOUT); its small pages are, each in its turn.
     if page.page_flags & PageFlag.HUGE:
         if not split_huge_page(state, pfn):
