@@ -30,6 +30,8 @@ OURS = {
     "alloc_failed",
     "pgalloc_high",  # of other kernels' zones
     "allocstall_high",
+    "rmap_walk",  # a tracepoint would tell
+    "rmap_area",
 }
 
 
