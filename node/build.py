@@ -365,6 +365,7 @@ def _set_knobs(state: State, spec: MachineSpec) -> None:
         Knob.KSM_USE_ZERO_PAGES: ksm.use_zero_pages,
         Knob.KSM_MERGE_ACROSS_NODES: ksm.merge_across_nodes,
         Knob.KSM_PRUNE_MILLISECS: ksm.stable_node_chains_prune_millisecs,
+        Knob.THP_SPLIT_TO_ZERO_PAGE: int(ksm.model == "6.18"),
         Knob.KSM_MODEL: {"6.1": KsmModel.LINUX_6_1, "6.18": KsmModel.LINUX_6_18}[ksm.model],
         Knob.KSM_SMART_SCAN: ksm.smart_scan,
         Knob.KSM_CHECKSUM: {"xxhash": KsmChecksum.XXHASH, "jhash2": KsmChecksum.JHASH2}[ksm.checksum],

@@ -168,6 +168,7 @@ class Knob(IntEnum):
     KHUGEPAGED_DEFRAG = 101
     OVERCOMMIT_KBYTES = 102
     MMAP_MIN_ADDR = 103
+    THP_SPLIT_TO_ZERO_PAGE = 104  # 1: parts of a split huge page that hold zeroes map the page of zeroes
     NR = 112
 
 

@@ -54,7 +54,7 @@ static int64_t new_anon_vma(State *s, int64_t vma)
         UNREACHED();
     s->rb_root[anon_vma_root(s, index)] = NIL;
     struct anon_vma *anon_vma = &s->anon_vma[index];
-    anon_vma->first_chain = NIL;
+    anon_vma->first_chain = anon_vma->last_chain = NIL;
     anon_vma->refcount = anon_vma->nr_children = anon_vma->nr_active_vmas = 0;
     anon_vma->root = anon_vma->parent = (int32_t)index;
     link_anon_vma(s, vma, index);

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from node.counters import Current
+from node.counters import Current, Knob, Request
 from node.guest.host_guests import (
     next_estimate,
     serve_traffic,
@@ -23,9 +23,10 @@ from node.machine import Machine
 from node.state import State
 from node.vm.madvise import madvise_mergeable
 from node.vm.mm_init import new_mm
-from node.vm.mmap import mmap
+from node.vm.mmap import MapFlag, do_mmap, mmap
+from node.vm.thp import ThpMode
 from node.vm.vma import VmFlag
-from shared.constants import NIL, PAGE_SIZE, PS_PER_NS
+from shared.constants import HUGE_PAGE_SIZE, NIL, PAGE_SIZE, PS_PER_NS
 from shared.images import load_image
 from shared.messages import GuestReport, HostAnswer, HostPhase, RunUntil, decode_as, encode
 
@@ -56,9 +57,8 @@ class HostMachine:
         if mm == NIL:
             raise ValueError(f"memory: the host has no page left for the process of guest {index}")
         nr_gfns = spec["memory_bytes"] // PAGE_SIZE
-        # Not reserved: a host may promise its guests more than it has.
-        start = mmap(state, mm, spec["memory_bytes"], VmFlag.READ | VmFlag.WRITE | VmFlag.NORESERVE)
-        if start == NIL:
+        start = self._map_ram(mm, spec["memory_bytes"])
+        if start < 0:
             raise ValueError(f"memory: the RAM of guest {index} does not fit an address space of the host")
         madvise_mergeable(state, mm, start, start + spec["memory_bytes"])
         state.mm[mm].guest = index
@@ -72,6 +72,20 @@ class HostMachine:
             before = state.guest[index - 1]
             guest.vcpu_base = before.vcpu_base + before.nr_vcpus
         self._first_gfn.append(self._first_gfn[index] + nr_gfns)
+
+    def _map_ram(self, mm: int, nr_bytes: int) -> int:
+        """Map a guest's RAM; return its address, or a negative number.
+
+        Not reserved: a host may promise its guests more than it has. On a host with huge pages it begins at a border of
+        one, as QEMU's does (qemu_ram_mmap).
+        """
+        state = self.state
+        rights = VmFlag.READ | VmFlag.WRITE
+        if state.knob[Knob.THP_ENABLED] == ThpMode.NEVER:
+            return mmap(state, mm, nr_bytes, rights | VmFlag.NORESERVE)
+        for place, value in enumerate((0, nr_bytes, rights, MapFlag.NORESERVE, 0, 0, HUGE_PAGE_SIZE)):
+            state.request[Request.A0 + place] = value
+        return do_mmap(state, mm)
 
     @property
     def nr_guests(self) -> int:

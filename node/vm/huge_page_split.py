@@ -16,7 +16,7 @@ Linux: mm/huge_memory.c (split_huge_page_to_list, __split_huge_page, deferred_sp
 
 from typing import TYPE_CHECKING, Final
 
-from node.counters import Current, VmEvent
+from node.counters import Current, Knob, VmEvent
 from node.hw.page_table import pte_position
 from node.hw.pte import Pte, pte_pfn
 from node.phys.page import PageFlag
@@ -26,6 +26,7 @@ from node.vm.huge_pmd import huge_position
 from node.vm.huge_rmap import defer_split, leave_deferred, total_mapcount
 from node.vm.huge_split import split_huge_pmd
 from node.vm.huge_zero import free_unused_huge_zero
+from node.vm.huge_zero_parts import map_zero_parts
 from node.vm.mlock_page import mlock_page
 from node.vm.put_page import put_page
 from node.vm.rmap import page_address_in_vma
@@ -199,6 +200,8 @@ def _split_page(state: "State", pfn: int) -> int:
     leave_deferred(state, pfn)
     _part_frames(state, pfn)
     _lock_parts(state, pfn)
+    if state.knob[Knob.THP_SPLIT_TO_ZERO_PAGE]:
+        map_zero_parts(state, pfn)
     for frame in range(pfn + 1, pfn + ENTRIES_PER_TABLE):
         put_page(state, frame)
     state.vm_event[VmEvent.THP_SPLIT_PAGE] += 1

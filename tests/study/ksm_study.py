@@ -109,12 +109,23 @@ def first_report(guest: int, process: Process) -> bytes:
     )
 
 
-def build_host(found: Sequence[Process], ksm: dict[str, Any]) -> HostMachine:
-    """Return a host with one process for each guest, its memory a quarter larger than what they use."""
+def build_host(found: Sequence[Process], ksm: dict[str, Any], thp: str = "never") -> HostMachine:
+    """Return a host with one process for each guest, its memory a quarter larger than what they use.
+
+    ``thp`` says whether they are mapped by huge pages: "always", or "never".
+    """
     pages = sum(int(process.present.sum()) for process in found)
     memory = (pages * PAGE_SIZE * 5 // 4 // MIB + 256) * MIB
     guests = [{"kind": "image", "memory_bytes": len(process.contents) * PAGE_SIZE} for process in found]
-    return HostMachine({"kind": "host", "memory_bytes": memory, "guests": guests, "ksm": {"run": 1} | ksm})
+    return HostMachine(
+        {
+            "kind": "host",
+            "memory_bytes": memory,
+            "guests": guests,
+            "ksm": {"run": 1} | ksm,
+            "thp": {"enabled": thp},
+        }
+    )
 
 
 def run_host(host: HostMachine, found: Sequence[Process], epoch_ns: int) -> Iterator[Counts]:

@@ -14,8 +14,9 @@ was recorded six times (scenarios/data):
 Guests live in recorded time and ksmd in its own, so after each of ksmd's batches the guests go on to when the real
 one had scanned as many pages.
 
-The recorded host had huge pages (tests/study/huge_pages.py). The study runs with and without this,
-to tell what it changes.
+The recorded host had huge pages. The study runs in three ways, to tell what they change: on a host that has them
+(``thp``), on one without, and on one without to whose pages of zeroes is done what splitting huge pages does
+(tests/study/huge_pages.py).
 """
 
 import csv
@@ -24,11 +25,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from node.counters import VmStat
 from node.guest.host import HostMachine
 from shared.constants import NS_PER_S, PS_PER_NS
 from shared.images import HostState, Image, PageClass, load_image
@@ -49,6 +51,11 @@ START, END = 0, 1
 HOT_PERIOD_S: Final = 1.0  # as node/guest/image.py has it
 SHOWN: Final = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
 MAX_EPOCHS: Final = 100_000
+WAYS: Final[dict[str, dict[str, Any]]] = {
+    "a host with huge pages": {"huge_pages": False, "thp": "always"},
+    "a host without, its pages of zeroes split from outside": {"huge_pages": True},
+    "a host without": {"huge_pages": False},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,11 +287,11 @@ class Study:
     whole_huge_pages: int
 
 
-def run_live(*, huge_pages: bool, seed: int = 1) -> Study:
-    """Run the study up to where the recorded one ended."""
+def run_live(*, huge_pages: bool, thp: str = "never", seed: int = 1) -> Study:
+    """Run the study up to where the recorded one ended; ``thp`` is the host's, ``huge_pages`` acts in place of it."""
     clock = RecordedTime()
     guests = build_guests(clock.seconds, seed)
-    host = build_host([guest.process for guest in guests], {"model": "6.18", "pages_to_scan": 1000})
+    host = build_host([guest.process for guest in guests], {"model": "6.18", "pages_to_scan": 1000}, thp)
     samples: list[Counts] = []
     until_s = 0.0
     for epoch in range(MAX_EPOCHS):
@@ -305,11 +312,10 @@ def run_live(*, huge_pages: bool, seed: int = 1) -> Study:
         until_s = clock.at(counts.pages_scanned)
         if counts.pages_scanned >= clock.pages_scanned[-1]:
             break
-    return Study(
-        samples,
-        host.machine.counters()["ksm.sharing_zero"],
-        sum(int((guest.whole & guest.present.reshape(-1, HUGE).any(axis=1)).sum()) for guest in guests),
-    )
+    whole = sum(int((guest.whole & guest.present.reshape(-1, HUGE).any(axis=1)).sum()) for guest in guests)
+    if thp != "never":
+        whole = int(host.state.vm_stat[VmStat.NR_ANON_TRANSPARENT_HUGEPAGES])
+    return Study(samples, host.machine.counters()["ksm.sharing_zero"], whole)
 
 
 def recorded_rows() -> list[Counts]:
@@ -345,8 +351,6 @@ def table(study: Study) -> str:
 
 
 if __name__ == "__main__":
-    for with_huge_pages in (True, False):
-        sys.stdout.write(
-            f"recorded / simulated, {'with' if with_huge_pages else 'without'} splitting huge pages\n"
-        )
-        sys.stdout.write(table(run_live(huge_pages=with_huge_pages)))
+    for title, arguments in WAYS.items():
+        sys.stdout.write(f"recorded / simulated, {title}\n")
+        sys.stdout.write(table(run_live(**arguments)))

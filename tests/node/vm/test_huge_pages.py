@@ -487,3 +487,32 @@ def test_any_sequence_of_steps_keeps_what_was_written(steps: list[tuple[str, int
         mms = list(model.written)
         getattr(model, kind)(mms[which % len(mms)], range(page, min(page + nr_pages, 2 * HUGE)))
         model.check()
+
+
+def test_a_split_maps_the_page_of_zeroes_for_parts_that_hold_zeroes(machine: HugeMachine) -> None:
+    """As since 6.12; one page of 512 was written."""
+    machine.state.knob[Knob.THP_SPLIT_TO_ZERO_PAGE] = 1
+    mm, vaddr = written_huge(machine)
+    pfn = machine.frame(mm, vaddr)
+    machine.state.page[pfn].refcount += 1
+    assert split_huge_page(machine.state, pfn) == 1
+    machine.state.page[pfn].refcount -= 1
+    assert machine.stat(VmStat.NR_ANON_PAGES) == 1 == machine.state.mm[mm].nr_anon
+    assert machine.state.mm[mm].nr_zero == HUGE - 1
+    assert machine.read(mm, vaddr + PAGE_SIZE) == machine.state.knob[Knob.ZERO_PFN]
+    assert machine.frame(mm, vaddr) == pfn
+    machine.write(mm, vaddr + PAGE_SIZE, 5)
+    assert machine.stat(VmStat.NR_ANON_PAGES) == 2
+    check(machine.state)
+
+
+def test_locked_parts_that_hold_zeroes_stay(machine: HugeMachine) -> None:
+    machine.state.knob[Knob.THP_SPLIT_TO_ZERO_PAGE] = 1
+    mm, vaddr = written_huge(machine)
+    lock(machine, mm, vaddr, HUGE)
+    pfn = machine.frame(mm, vaddr)
+    machine.state.page[pfn].refcount += 1
+    assert split_huge_page(machine.state, pfn) == 1
+    machine.state.page[pfn].refcount -= 1
+    assert machine.stat(VmStat.NR_ANON_PAGES) == HUGE == machine.stat(VmStat.NR_MLOCK)
+    check(machine.state)
