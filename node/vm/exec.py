@@ -156,7 +156,7 @@ def _load(state: "State", mm_index: int, program: Executable) -> None:
     end = _map_segments(state, mm_index, program, bias)
     mm = state.mm[mm_index]
     code = [segment for segment in image.segments if segment.flags & PF_X] or image.segments[:1]
-    mm.start_code = image.segments[0].vaddr + bias
+    mm.start_code = min(segment.vaddr for segment in code) + bias
     mm.end_code = max(segment.vaddr + segment.filesz for segment in code) + bias
     mm.start_data = max(segment.vaddr for segment in image.segments) + bias
     mm.end_data = max(segment.vaddr + segment.filesz for segment in image.segments) + bias

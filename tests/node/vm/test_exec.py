@@ -68,6 +68,15 @@ def test_text_data_bss_and_stack_lie_where_the_file_says(machine: VmMachine) -> 
     check(machine.state)
 
 
+def test_code_begins_with_the_first_segment_that_may_be_executed(machine: VmMachine) -> None:
+    headers = Segment(0x400000, 0x500, 0x500, 0, PF_R)
+    text = Segment(0x401000, 0x2100, 0x2100, 0x1000, PF_R | PF_X)
+    mm = run(machine, ElfImage((headers, text), 0x401100))
+    record = machine.state.mm[mm]
+    assert (record.start_code, record.end_code) == (0x401000, 0x403100)
+    check(machine.state)
+
+
 def test_only_the_arguments_and_the_page_that_bss_shares_are_touched(machine: VmMachine) -> None:
     mm = run(machine)
     assert machine.state.mm[mm].nr_anon == 2
