@@ -68,6 +68,14 @@ class VmMachine:
         assert mm != NIL
         return mm
 
+    def spawn_written(self, nr_pages: int) -> tuple[int, int]:
+        """Return a process and where it has written ``nr_pages``: page i with i + 1."""
+        mm = self.spawn()
+        vaddr = self.map(mm, nr_pages)
+        for page in range(nr_pages):
+            self.write(mm, vaddr + (page << PAGE_SHIFT), page + 1)
+        return mm, vaddr
+
     def map(self, mm: int, nr_pages: int, vm_flags: int = READ_WRITE) -> int:
         """Map ``nr_pages`` and return the address."""
         start = mmap(self.state, mm, nr_pages << PAGE_SHIFT, vm_flags)

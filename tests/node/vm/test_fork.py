@@ -22,17 +22,8 @@ def machine() -> VmMachine:
     return VmMachine()
 
 
-def written_pages(machine: VmMachine, nr_pages: int) -> tuple[int, int]:
-    """Return a process and where it has written ``nr_pages``."""
-    mm = machine.spawn()
-    vaddr = machine.map(mm, nr_pages)
-    for page in range(nr_pages):
-        machine.write(mm, vaddr + page * PAGE_SIZE, page + 1)
-    return mm, vaddr
-
-
 def test_a_child_shares_its_parents_frames_and_neither_may_write(machine: VmMachine) -> None:
-    parent, vaddr = written_pages(machine, 3)
+    parent, vaddr = machine.spawn_written(3)
     child = machine.fork(parent)
     pfn = machine.frame(parent, vaddr)
     assert machine.frame(child, vaddr) == pfn
@@ -44,7 +35,7 @@ def test_a_child_shares_its_parents_frames_and_neither_may_write(machine: VmMach
 
 
 def test_a_write_parts_the_two(machine: VmMachine) -> None:
-    parent, vaddr = written_pages(machine, 1)
+    parent, vaddr = machine.spawn_written(1)
     before = machine.content(parent, vaddr)
     child = machine.fork(parent)
     machine.write(child, vaddr, 77)
@@ -55,7 +46,7 @@ def test_a_write_parts_the_two(machine: VmMachine) -> None:
 
 
 def test_the_last_one_that_maps_a_page_takes_it_over(machine: VmMachine) -> None:
-    parent, vaddr = written_pages(machine, 1)
+    parent, vaddr = machine.spawn_written(1)
     child = machine.fork(parent)
     pfn = machine.frame(parent, vaddr)
     machine.write(child, vaddr, 77)
@@ -65,7 +56,7 @@ def test_the_last_one_that_maps_a_page_takes_it_over(machine: VmMachine) -> None
 
 
 def test_a_parent_that_could_write_from_its_tlb_cannot_after_fork(machine: VmMachine) -> None:
-    parent, vaddr = written_pages(machine, 1)
+    parent, vaddr = machine.spawn_written(1)
     machine.write(parent, vaddr, 5)
     child = machine.fork(parent)
     machine.write(parent, vaddr, 6)
@@ -87,7 +78,7 @@ def test_areas_without_a_page_of_their_own_are_not_copied(machine: VmMachine) ->
 
 
 def test_reverse_mapping_finds_a_page_in_every_generation(machine: VmMachine) -> None:
-    parent, vaddr = written_pages(machine, 1)
+    parent, vaddr = machine.spawn_written(1)
     child = machine.fork(parent)
     grandchild = machine.fork(child)
     state: State = machine.state
@@ -104,7 +95,7 @@ def test_reverse_mapping_finds_a_page_in_every_generation(machine: VmMachine) ->
 
 def test_when_all_have_ended_every_frame_is_free_again(machine: VmMachine) -> None:
     free_at_start = machine.nr_free()
-    parent, vaddr = written_pages(machine, 20)
+    parent, vaddr = machine.spawn_written(20)
     child = machine.fork(parent)
     grandchild = machine.fork(child)
     for page in range(0, 20, 3):

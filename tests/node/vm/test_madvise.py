@@ -19,22 +19,13 @@ def machine() -> VmMachine:
     return VmMachine()
 
 
-def written_pages(machine: VmMachine, nr_pages: int) -> tuple[int, int]:
-    """Return a process and where it has written ``nr_pages``, which its TLB knows as writable."""
-    mm = machine.spawn()
-    vaddr = machine.map(mm, nr_pages)
-    for page in range(nr_pages):
-        machine.write(mm, vaddr + page * PAGE_SIZE, page + 1)
-    return mm, vaddr
-
-
 def advise(machine: VmMachine, mm: int, vaddr: int, nr_pages: int, advice: Advice) -> int:
     return madvise(machine.state, mm, vaddr, vaddr + nr_pages * PAGE_SIZE, advice)
 
 
 @pytest.mark.parametrize("nr_pages", [1, 3])
 def test_pages_that_are_not_needed_go_at_once_and_read_as_zeroes(machine: VmMachine, nr_pages: int) -> None:
-    mm, vaddr = written_pages(machine, nr_pages + 1)
+    mm, vaddr = machine.spawn_written(nr_pages + 1)
     assert advise(machine, mm, vaddr, nr_pages, Advice.DONTNEED) == 0
     assert machine.state.vm_stat[VmStat.NR_ANON_PAGES] == 1
     check(machine.state)
@@ -47,7 +38,7 @@ def test_pages_that_are_not_needed_go_at_once_and_read_as_zeroes(machine: VmMach
 def test_a_page_freed_lazily_keeps_what_it_holds_and_is_clean_until_the_next_write(
     machine: VmMachine,
 ) -> None:
-    mm, vaddr = written_pages(machine, 1)
+    mm, vaddr = machine.spawn_written(1)
     content = machine.content(mm, vaddr)
     assert advise(machine, mm, vaddr, 1, Advice.FREE) == 0
     assert machine.content(mm, vaddr) == content
@@ -63,7 +54,7 @@ def test_a_page_freed_lazily_keeps_what_it_holds_and_is_clean_until_the_next_wri
 
 
 def test_a_cold_page_looks_unused_until_the_next_access(machine: VmMachine) -> None:
-    mm, vaddr = written_pages(machine, 2)
+    mm, vaddr = machine.spawn_written(2)
     assert advise(machine, mm, vaddr, 1, Advice.COLD) == 0
     accessed = [machine.pte(mm, vaddr + page * PAGE_SIZE) & Pte.ACCESSED for page in range(2)]
     assert accessed == [0, Pte.ACCESSED]
@@ -73,7 +64,7 @@ def test_a_cold_page_looks_unused_until_the_next_access(machine: VmMachine) -> N
 
 
 def test_locked_pages_can_neither_go_nor_be_cold(machine: VmMachine) -> None:
-    mm, vaddr = written_pages(machine, 1)
+    mm, vaddr = machine.spawn_written(1)
     mlock(machine.state, mm, vaddr, vaddr + PAGE_SIZE)
     for advice in (Advice.DONTNEED, Advice.FREE, Advice.COLD):
         assert advise(machine, mm, vaddr, 1, advice) == Errno.EINVAL
@@ -81,7 +72,7 @@ def test_locked_pages_can_neither_go_nor_be_cold(machine: VmMachine) -> None:
 
 
 def test_advice_goes_on_behind_a_hole_and_says_that_there_was_one(machine: VmMachine) -> None:
-    mm, vaddr = written_pages(machine, 3)
+    mm, vaddr = machine.spawn_written(3)
     machine.unmap(mm, vaddr + PAGE_SIZE, 1)
     assert advise(machine, mm, vaddr, 3, Advice.DONTNEED) == Errno.ENOMEM
     assert machine.state.vm_stat[VmStat.NR_ANON_PAGES] == 0

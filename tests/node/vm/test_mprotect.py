@@ -19,20 +19,11 @@ def machine() -> VmMachine:
     return VmMachine()
 
 
-def written_pages(machine: VmMachine, nr_pages: int) -> tuple[int, int]:
-    """Return a process and where it has written ``nr_pages``, which its TLB knows as writable."""
-    mm = machine.spawn()
-    vaddr = machine.map(mm, nr_pages)
-    for page in range(nr_pages):
-        machine.write(mm, vaddr + page * PAGE_SIZE, page + 1)
-    return mm, vaddr
-
-
 @pytest.mark.parametrize("nr_pages", [1, 3])
 def test_a_page_that_the_tlb_knows_as_writable_is_not_when_the_right_is_gone(
     machine: VmMachine, nr_pages: int
 ) -> None:
-    mm, vaddr = written_pages(machine, nr_pages + 1)
+    mm, vaddr = machine.spawn_written(nr_pages + 1)
     end = vaddr + nr_pages * PAGE_SIZE
     assert mprotect(machine.state, mm, vaddr, end, VmFlag.READ) == 0
     check(machine.state)
@@ -43,7 +34,7 @@ def test_a_page_that_the_tlb_knows_as_writable_is_not_when_the_right_is_gone(
 
 
 def test_pages_for_nobody_keep_their_frames_and_what_they_hold(machine: VmMachine) -> None:
-    mm, vaddr = written_pages(machine, 1)
+    mm, vaddr = machine.spawn_written(1)
     pfn, content = machine.frame(mm, vaddr), machine.content(mm, vaddr)
     assert mprotect(machine.state, mm, vaddr, vaddr + PAGE_SIZE, 0) == 0
     assert machine.read(mm, vaddr) == NIL
@@ -57,7 +48,7 @@ def test_pages_for_nobody_keep_their_frames_and_what_they_hold(machine: VmMachin
 
 
 def test_a_page_of_ones_own_is_written_without_a_fault_when_the_right_comes_back(machine: VmMachine) -> None:
-    mm, vaddr = written_pages(machine, 1)
+    mm, vaddr = machine.spawn_written(1)
     mprotect(machine.state, mm, vaddr, vaddr + PAGE_SIZE, VmFlag.READ)
     mprotect(machine.state, mm, vaddr, vaddr + PAGE_SIZE, READ_WRITE)
     faults = machine.state.vm_event[VmEvent.PGFAULT]
@@ -69,7 +60,7 @@ def test_a_page_of_ones_own_is_written_without_a_fault_when_the_right_comes_back
 def test_a_page_shared_by_fork_is_copied_at_the_first_write_after_the_right_comes_back(
     machine: VmMachine,
 ) -> None:
-    parent, vaddr = written_pages(machine, 1)
+    parent, vaddr = machine.spawn_written(1)
     child = machine.fork(parent)
     pfn = machine.frame(parent, vaddr)
     mprotect(machine.state, child, vaddr, vaddr + PAGE_SIZE, VmFlag.READ)
@@ -80,7 +71,7 @@ def test_a_page_shared_by_fork_is_copied_at_the_first_write_after_the_right_come
 
 
 def test_a_hole_is_an_error_behind_what_was_changed(machine: VmMachine) -> None:
-    mm, vaddr = written_pages(machine, 3)
+    mm, vaddr = machine.spawn_written(3)
     machine.unmap(mm, vaddr + PAGE_SIZE, 1)
     assert mprotect(machine.state, mm, vaddr, vaddr + 3 * PAGE_SIZE, VmFlag.READ) == Errno.ENOMEM
     assert machine.write(mm, vaddr, 9) == NIL
