@@ -13,7 +13,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -336,10 +336,16 @@ def _proc(options: argparse.Namespace) -> int:
     return ExitStatus.DONE
 
 
+def _tell(options: argparse.Namespace, said: Any, write: Callable[[Any], None]) -> int:
+    from cluster.summary import print_json
+
+    (print_json if options.json else write)(said)
+    return ExitStatus.DONE
+
+
 def _explain(options: argparse.Namespace) -> int:
     from cluster.explain import ExplainRequest, explain_translate
     from cluster.explain_text import print_translation
-    from cluster.summary import print_json
 
     said = explain_translate(
         ExplainRequest(
@@ -356,35 +362,21 @@ def _explain(options: argparse.Namespace) -> int:
             seed=options.seed,
         )
     )
-    if options.json:
-        print_json(said)
-    else:
-        print_translation(said)
-    return ExitStatus.DONE
+    return _tell(options, said, print_translation)
 
 
 def _explain_faults(options: argparse.Namespace) -> int:
     from cluster.explain_faults import explain_faults, print_faults
-    from cluster.summary import print_json
 
     said = explain_faults(options.run, options.machine)
-    if options.json:
-        print_json(said)
-    else:
-        print_faults(said)
-    return ExitStatus.DONE
+    return _tell(options, said, print_faults)
 
 
 def _memory_map(options: argparse.Namespace) -> int:
     from cluster.explain_map import explain_memory_map, print_memory_map
-    from cluster.summary import print_json
 
     said = explain_memory_map(options.preset, options.address)
-    if options.json:
-        print_json(said)
-    else:
-        print_memory_map(said)
-    return ExitStatus.DONE
+    return _tell(options, said, print_memory_map)
 
 
 def _stop_on_signals() -> None:

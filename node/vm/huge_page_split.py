@@ -17,13 +17,12 @@ Linux: mm/huge_memory.c (split_huge_page_to_list, __split_huge_page, deferred_sp
 from typing import TYPE_CHECKING, Final
 
 from node.counters import Current, Knob, VmEvent
-from node.hw.page_table import pte_position
 from node.hw.pte import Pte, pte_pfn
 from node.phys.page import PageFlag
 from node.reclaim.lru import lru_add_tail, lru_for, lru_of
 from node.vm.anon_vma import first_chain_at, next_chain_at
 from node.vm.huge_pmd import huge_position
-from node.vm.huge_rmap import defer_split, leave_deferred, total_mapcount
+from node.vm.huge_rmap import defer_split, leave_deferred, part_position, total_mapcount
 from node.vm.huge_split import split_huge_pmd
 from node.vm.huge_zero import free_unused_huge_zero
 from node.vm.huge_zero_parts import map_zero_parts
@@ -31,7 +30,7 @@ from node.vm.mlock_page import mlock_page
 from node.vm.put_page import put_page
 from node.vm.rmap import page_address_in_vma
 from node.vm.vma import VmFlag
-from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
+from shared.constants import ENTRIES_PER_TABLE, NIL
 from shared.jit import entry, kernel
 
 if TYPE_CHECKING:
@@ -71,31 +70,26 @@ def _split_entries(state: "State", pfn: int) -> None:
 
 
 @kernel
-def _clear_accessed(state: "State", position: int, pfn: int) -> int:
-    """Clear the accessed bit of an entry, if it maps the frame; return whether it was set."""
+def _clear_accessed(state: "State", position: int) -> int:
+    """Clear the accessed bit of an entry; return whether it was set."""
     pte = state.pt_word[position]
-    if not pte & Pte.PRESENT or pte_pfn(pte) != pfn or not pte & Pte.ACCESSED:
-        return 0
     state.pt_word[position] = pte & ~Pte.ACCESSED
-    return 1
+    return 1 if pte & Pte.ACCESSED else 0
 
 
 @kernel
 def _referenced_in_area(state: "State", pfn: int, vma_index: int) -> int:
     vma = state.vma[vma_index]
     first = page_address_in_vma(state, vma_index, state.page[pfn].index)
-    pgd = state.mm[vma.mm].pgd_pfn
     if vma.start <= first < vma.end:
         position = huge_position(state, vma.mm, first)
         if position != NIL:
-            return _clear_accessed(state, position, pfn)
+            return _clear_accessed(state, position) if pte_pfn(state.pt_word[position]) == pfn else 0
     nr_referenced = 0
     for number in range(ENTRIES_PER_TABLE):
-        vaddr = first + (number << PAGE_SHIFT)
-        if vma.start <= vaddr < vma.end:
-            position = pte_position(state, pgd, vaddr)
-            if position != NIL:
-                nr_referenced += _clear_accessed(state, position, pfn + number)
+        position = part_position(state, vma_index, pfn, number)
+        if position != NIL:
+            nr_referenced += _clear_accessed(state, position)
     return nr_referenced
 
 
@@ -160,21 +154,15 @@ def _part_frames(state: "State", pfn: int) -> None:
 
 @kernel
 def _lock_in_area(state: "State", pfn: int, vma_index: int) -> None:
-    vma = state.vma[vma_index]
-    first = page_address_in_vma(state, vma_index, state.page[pfn].index)
+    """Lock those of 512 frames just parted that a locked area maps: as parts of a huge page they were not."""
     for number in range(ENTRIES_PER_TABLE):
-        vaddr = first + (number << PAGE_SHIFT)
-        if vma.start <= vaddr < vma.end:
-            position = pte_position(state, state.mm[vma.mm].pgd_pfn, vaddr)
-            if position != NIL:
-                pte = state.pt_word[position]
-                if pte & Pte.PRESENT and pte_pfn(pte) == pfn + number:
-                    mlock_page(state, pfn + number)
+        if part_position(state, vma_index, pfn, number) != NIL:
+            mlock_page(state, pfn + number)
 
 
 @kernel
-def _lock_parts(state: "State", pfn: int) -> None:
-    """Lock those of 512 frames just parted that a locked area maps: as parts of a huge page they were not."""
+def _remap_parts(state: "State", pfn: int) -> None:
+    """Do what the areas that map parts of 512 frames, just parted, ask for: lock them, or give back what is zero."""
     head = state.page[pfn]
     last = head.index + ENTRIES_PER_TABLE - 1
     chain = first_chain_at(state, head.mapping, head.index, last)
@@ -183,6 +171,8 @@ def _lock_parts(state: "State", pfn: int) -> None:
         chain = next_chain_at(state, chain, head.index, last)
         if state.vma[vma_index].vm_flags & VmFlag.LOCKED:
             _lock_in_area(state, pfn, vma_index)
+        elif state.knob[Knob.THP_SPLIT_TO_ZERO_PAGE]:
+            map_zero_parts(state, pfn, vma_index)
 
 
 @kernel
@@ -199,9 +189,7 @@ def _split_page(state: "State", pfn: int) -> int:
         defer_split(state, pfn)
     leave_deferred(state, pfn)
     _part_frames(state, pfn)
-    _lock_parts(state, pfn)
-    if state.knob[Knob.THP_SPLIT_TO_ZERO_PAGE]:
-        map_zero_parts(state, pfn)
+    _remap_parts(state, pfn)
     for frame in range(pfn + 1, pfn + ENTRIES_PER_TABLE):
         put_page(state, frame)
     state.vm_event[VmEvent.THP_SPLIT_PAGE] += 1

@@ -19,13 +19,15 @@ free_transhuge_page).
 from typing import TYPE_CHECKING
 
 from node.counters import Current, Panic, VmEvent, VmStat
+from node.hw.page_table import pte_position
+from node.hw.pte import Pte, pte_pfn
 from node.phys.page import PageFlag
 from node.phys.page_alloc import free_pages
 from node.phys.zone import PAGEBLOCK_ORDER
 from node.reclaim.lru import lru_del
 from node.vm.mlock_page import clear_mlocked
-from node.vm.rmap import linear_page_index
-from shared.constants import ENTRIES_PER_TABLE, NIL
+from node.vm.rmap import linear_page_index, page_address_in_vma
+from shared.constants import ENTRIES_PER_TABLE, NIL, PAGE_SHIFT
 from shared.jit import bug_on, entry, kernel
 
 if TYPE_CHECKING:
@@ -50,6 +52,23 @@ def make_huge_anon(state: "State", pfn: int, vma_index: int, vaddr: int) -> None
     head.huge_mapcount = 1
     state.vm_stat[VmStat.NR_ANON_PAGES] += ENTRIES_PER_TABLE
     state.vm_stat[VmStat.NR_ANON_TRANSPARENT_HUGEPAGES] += 1
+
+
+@kernel
+def part_position(state: "State", vma_index: int, pfn: int, number: int) -> int:
+    """Return where in ``pt_word`` an area's last-level entry for frame ``number`` of the 512 from ``pfn`` is, or NIL.
+
+    They are one huge page, or were until now: the first one's index stands for all.
+    """
+    vma = state.vma[vma_index]
+    vaddr = page_address_in_vma(state, vma_index, state.page[pfn].index) + (number << PAGE_SHIFT)
+    if not vma.start <= vaddr < vma.end:
+        return NIL
+    position = pte_position(state, state.mm[vma.mm].pgd_pfn, vaddr)
+    if position == NIL:
+        return NIL
+    pte = state.pt_word[position]
+    return position if pte & Pte.PRESENT and pte_pfn(pte) == pfn + number else NIL
 
 
 @kernel

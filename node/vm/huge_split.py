@@ -22,7 +22,7 @@ from node.vm.huge_pmd import huge_position, is_huge_zero, pmd_level, withdraw_ta
 from node.vm.huge_rmap import drop_double_map
 from node.vm.mlock_page import munlock_page
 from node.vm.page_tables import set_table
-from node.vm.vma import VmFlag, area_at_or_below
+from node.vm.vma import VmFlag, flags_at
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL
 from shared.jit import entry, kernel
 
@@ -70,7 +70,7 @@ def split_huge_pmd(state: "State", mm_index: int, position: int, vaddr: int) -> 
         if word & Pte.DIRTY:
             state.page[pfn].page_flags |= PageFlag.DIRTY
         _count_split(state, pfn)
-        if state.vma[area_at_or_below(state, mm_index, vaddr)].vm_flags & VmFlag.LOCKED:
+        if flags_at(state, mm_index, vaddr) & VmFlag.LOCKED:
             munlock_page(state, pfn)
         for number in range(ENTRIES_PER_TABLE):
             state.pt_word[first + number] = make_pte(pfn + number, bits)

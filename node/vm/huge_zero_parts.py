@@ -9,13 +9,11 @@ Linux: mm/migrate.c (try_to_map_unused_to_zeropage), mm/huge_memory.c (remap_pag
 from typing import TYPE_CHECKING
 
 from node.counters import Knob
-from node.hw.page_table import pte_position
 from node.hw.pte import Pte, make_pte, pte_pfn
 from node.joints import flush_tlb_range, note_view_change
-from node.vm.anon_vma import first_chain_at, next_chain_at
+from node.vm.huge_rmap import part_position
 from node.vm.put_page import put_page
 from node.vm.rmap import page_address_in_vma, page_remove_rmap
-from node.vm.vma import VmFlag
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT
 from shared.jit import kernel
 from shared.views import View
@@ -38,31 +36,19 @@ def _map_zero_page(state: "State", mm_index: int, position: int, vaddr: int) -> 
 
 
 @kernel
-def _in_area(state: "State", pfn: int, vma_index: int) -> None:
-    vma = state.vma[vma_index]
+def map_zero_parts(state: "State", pfn: int, vma_index: int) -> None:
+    """Let an area map the page of zeroes in place of those of 512 frames, just parted, that hold zeroes.
+
+    The caller holds all the frames.
+    """
+    mm_index = state.vma[vma_index].mm
     first = page_address_in_vma(state, vma_index, state.page[pfn].index)
     nr_mapped = 0
     for number in range(ENTRIES_PER_TABLE):
-        vaddr = first + (number << PAGE_SHIFT)
-        if vma.start <= vaddr < vma.end and state.page[pfn + number].content == 0:
-            position = pte_position(state, state.mm[vma.mm].pgd_pfn, vaddr)
+        if state.page[pfn + number].content == 0:
+            position = part_position(state, vma_index, pfn, number)
             if position != NIL:
-                pte = state.pt_word[position]
-                if pte & Pte.PRESENT and pte_pfn(pte) == pfn + number:
-                    _map_zero_page(state, vma.mm, position, vaddr)
-                    nr_mapped += 1
+                _map_zero_page(state, mm_index, position, first + (number << PAGE_SHIFT))
+                nr_mapped += 1
     if nr_mapped:
-        flush_tlb_range(state, vma.mm, first, first + HUGE_PAGE_SIZE, 0)
-
-
-@kernel
-def map_zero_parts(state: "State", pfn: int) -> None:
-    """Map the page of zeroes in place of those of 512 frames, just parted, that hold zeroes; the caller holds all."""
-    head = state.page[pfn]
-    last = head.index + ENTRIES_PER_TABLE - 1
-    chain = first_chain_at(state, head.mapping, head.index, last)
-    while chain != NIL:
-        vma_index = state.anon_vma_chain[chain].vma
-        chain = next_chain_at(state, chain, head.index, last)
-        if not state.vma[vma_index].vm_flags & VmFlag.LOCKED:
-            _in_area(state, pfn, vma_index)
+        flush_tlb_range(state, mm_index, first, first + HUGE_PAGE_SIZE, 0)

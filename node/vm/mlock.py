@@ -19,7 +19,7 @@ from node.errno import Errno
 from node.joints import populate_range
 from node.vm.mlock_walk import lock_pages
 from node.vm.vma import VmFlag, find_vma
-from node.vm.vma_adjust import merge_vma, split_vma
+from node.vm.vma_adjust import isolate_part, merge_vma
 from shared.constants import INT64_MAX, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import entry, kernel
 
@@ -48,11 +48,8 @@ def _fixup(state: "State", index: int, start: int, end: int, lock_flags: int) ->
     new_flags = (old_flags & ~LOCK_FLAGS) | lock_flags
     if new_flags == old_flags or old_flags & VmFlag.HUGETLB:
         return index
-    if start != state.vma[index].start:
-        index = split_vma(state, index, start)
-        if index == NIL:
-            return Errno.ENOMEM
-    if end != state.vma[index].end and split_vma(state, index, end) == NIL:
+    index = isolate_part(state, index, start, end)
+    if index == NIL:
         return Errno.ENOMEM
     vma = state.vma[index]
     vma.vm_flags = new_flags

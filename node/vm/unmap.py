@@ -34,7 +34,7 @@ from node.vm.nommu import nommu_unmap
 from node.vm.page_tables import free_page_tables, free_unused_tables
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
 from node.vm.rss import sync_before_unmapping
-from node.vm.vma import VmFlag, area_at_or_below
+from node.vm.vma import VmFlag, flags_at
 from node.vm.vma_adjust import drop_vma
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import cold_kernel, entry, hot_kernel, kernel
@@ -44,16 +44,10 @@ if TYPE_CHECKING:
     from node.state import State
 
 
-@kernel
-def _is_read_once(state: "State", mm_index: int, vaddr: int) -> int:
-    """Return whether a process said that it reads the area of ``vaddr`` from start to end (MADV_SEQUENTIAL)."""
-    return 1 if state.vma[area_at_or_below(state, mm_index, vaddr)].vm_flags & VmFlag.SEQ_READ else 0
-
-
 @cold_kernel
 def _leave_file_page(state: "State", mm_index: int, vaddr: int, pte: int) -> int:
     """Note what an entry knows of a file's page; return whether that may be written back, so TLBs must forget it."""
-    if pte & Pte.ACCESSED and not _is_read_once(state, mm_index, vaddr):
+    if pte & Pte.ACCESSED and not flags_at(state, mm_index, vaddr) & VmFlag.SEQ_READ:
         mark_page_accessed(state, pte_pfn(pte))
     return 1 if pte & Pte.DIRTY else 0
 

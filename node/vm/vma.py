@@ -109,6 +109,12 @@ def area_at_or_below(state: "State", mm_index: int, vaddr: int) -> int:
 
 
 @kernel
+def flags_at(state: "State", mm_index: int, vaddr: int) -> int:
+    """Return the VmFlag bits of the area of ``vaddr``, which there is; a look-up that Linux does not make."""
+    return state.vma[area_at_or_below(state, mm_index, vaddr)].vm_flags
+
+
+@kernel
 def _search_tree(state: "State", mm_index: int, vaddr: int) -> int:
     below = area_at_or_below(state, mm_index, vaddr)
     if below == NIL:
