@@ -307,33 +307,35 @@ static int64_t refill(State *s, int64_t zone, int64_t order, int64_t type, int64
 static void free_from_tail(State *s, int64_t index, int64_t which)
 {
     struct pcp_list *list = &s->pcp_list[index * NR_PCP_LISTS + which];
-    int64_t pfn = list->last, order = order_of_list(which);
+    int64_t pfn = list->last;
     struct page *page = &s->page[pfn];
     list->last = page->prev;
     if (page->prev == NIL)
         list->first = NIL;
     else
         s->page[page->prev].next = NIL;
-    s->pcp[index].count -= 1 << order;
-    s->vm_event[VM_EVENT_MM_PAGE_PCPU_DRAIN]++;
     page->page_flags &= ~PAGE_FLAG_PCP;
     if (pageblock_type(s, pfn) == MIGRATE_TYPE_ISOLATE)
         UNREACHED();
-    count_free(s, zone_of(s, pfn), 1LL << order);
-    free_one_page(s, pfn, order, page->migrate_type, 0);
+    free_one_page(s, pfn, order_of_list(which), page->migrate_type, 0);
 }
 
 static void free_pages_of_lists(State *s, int64_t index, int64_t nr_pages, int64_t which)
 {
-    int64_t left = min64(s->pcp[index].count, nr_pages);
+    int64_t left = min64(s->pcp[index].count, nr_pages), nr_freed = 0;
     which--;
     while (left > 0) {
         which = which < NR_PCP_LISTS - 1 ? which + 1 : 0;
+        int64_t block = 1LL << order_of_list(which);
         while (left > 0 && s->pcp_list[index * NR_PCP_LISTS + which].first != NIL) {
             free_from_tail(s, index, which);
-            left -= 1LL << order_of_list(which);
+            s->vm_event[VM_EVENT_MM_PAGE_PCPU_DRAIN]++;
+            s->pcp[index].count -= block;
+            left -= block;
+            nr_freed += block;
         }
     }
+    count_free(s, index % s->zone_length, nr_freed);
 }
 
 static int64_t nr_to_free(struct pcp *lists)

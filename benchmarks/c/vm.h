@@ -510,11 +510,13 @@ static int64_t unmap_area(State *s, int64_t index)
             UNREACHED();
         if (mm == s->current[CURRENT_MM])
             sync_mm_rss(s, mm);
-        for (int64_t i = 0; i < (border - vaddr) >> PAGE_SHIFT; i++)
-            if (s->pt_word[position + i] != 0) {
-                zap_pte(s, mm, position + i);
+        for (int64_t last = position + ((border - vaddr) >> PAGE_SHIFT) - 1; position <= last; position++) {
+            __builtin_prefetch(&s->page[pte_pfn(s->pt_word[min64(position + ENTRIES_AHEAD, last)])]);
+            if (s->pt_word[position] != 0) {
+                zap_pte(s, mm, position);
                 nr_pages++;
             }
+        }
         vaddr = border;
     }
     s->request[REQUEST_A0] = vma->prev == NIL ? 0 : s->vma[vma->prev].end;

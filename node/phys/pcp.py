@@ -57,6 +57,12 @@ def pcp_index(state: "State", zone: int) -> int:
 
 
 @kernel
+def pcp_zone(state: "State", index: int) -> int:
+    """Return the zone whose frames ``state.pcp[index]`` has."""
+    return index % len(state.zone)
+
+
+@kernel
 def is_pcp_order(order: int) -> int:
     """Return whether blocks of an order are kept on the lists."""
     return 1 if order <= COSTLY_ORDER or order == PAGEBLOCK_ORDER else 0

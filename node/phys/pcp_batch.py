@@ -16,7 +16,7 @@ from node.phys.buddy import count_free, free_one_page
 from node.phys.fallback import TYPE_MASK, rmqueue
 from node.phys.migrate_type import NR_PCP_TYPES, MigrateType, pageblock_type, zone_of
 from node.phys.page import PageFlag
-from node.phys.pcp import COSTLY_ORDER, NR_PCP_LISTS, list_of, order_of_list, pcp_index, push_frame
+from node.phys.pcp import COSTLY_ORDER, NR_PCP_LISTS, list_of, order_of_list, pcp_index, pcp_zone, push_frame
 from shared.constants import NIL
 from shared.jit import entry, kernel
 from shared.kernel_state import prefetch
@@ -69,8 +69,11 @@ def refill(state: "State", zone: int, order: int, type_and_flags: int) -> int:
 
 
 @kernel
-def _free_from_tail(state: "State", index: int, which: int) -> None:
-    """Give the coldest block of a list, which is not empty, back to its zone."""
+def _free_from_tail(state: "State", index: int, which: int, order: int) -> int:
+    """Give the coldest block of a list, which is not empty, back to its zone; return how many frames are free then.
+
+    They are not counted here.
+    """
     pcp_list = state.pcp_list[index * NR_PCP_LISTS + which]
     pfn = pcp_list.last
     page = state.page[pfn]
@@ -79,17 +82,13 @@ def _free_from_tail(state: "State", index: int, which: int) -> None:
         pcp_list.first = NIL
     else:
         state.page[page.prev].next = NIL
-    order = order_of_list(which)
-    state.pcp[index].count -= 1 << order
-    state.vm_event[VmEvent.MM_PAGE_PCPU_DRAIN] += 1
     page.page_flags &= ~PageFlag.PCP
-    migrate_type = page.migrate_type
     # The pageblock may have been isolated since the frame was freed.
     if pageblock_type(state, pfn) == MigrateType.ISOLATE:
-        migrate_type = MigrateType.ISOLATE
-    else:
-        count_free(state, zone_of(state, pfn), 1 << order)
-    free_one_page(state, pfn, order, migrate_type, 0)
+        free_one_page(state, pfn, order, MigrateType.ISOLATE, 0)
+        return 0
+    free_one_page(state, pfn, order, page.migrate_type, 0)
+    return 1 << order
 
 
 @kernel
@@ -100,13 +99,17 @@ def free_pages_of_lists(state: "State", index: int, nr_pages: int, which: int) -
     """
     lists = state.pcp[index]
     left = min(lists.count, nr_pages)
+    nr_freed = 0
     which -= 1
     while left > 0:
         which = which + 1 if which < NR_PCP_LISTS - 1 else 0
-        block = 1 << order_of_list(which)
+        order = order_of_list(which)
         while left > 0 and state.pcp_list[index * NR_PCP_LISTS + which].first != NIL:
-            _free_from_tail(state, index, which)
-            left -= block
+            nr_freed += _free_from_tail(state, index, which, order)
+            state.vm_event[VmEvent.MM_PAGE_PCPU_DRAIN] += 1
+            lists.count -= 1 << order
+            left -= 1 << order
+    count_free(state, pcp_zone(state, index), nr_freed)
 
 
 @kernel

@@ -132,6 +132,9 @@ def lru_for(state: "State", pfn: int) -> int:
 def lru_del(state: "State", pfn: int) -> None:
     """Take a frame off its list; it keeps the ACTIVE flag."""
     which = lru_of(state, pfn)
+    nr_pages = lru_size(
+        state, pfn
+    )  # looked up before the flags are written, for which the host would have to wait
     lru = state.lru[which]
     page = state.page[pfn]
     if page.prev == NIL:
@@ -143,7 +146,6 @@ def lru_del(state: "State", pfn: int) -> None:
     else:
         state.page[page.next].prev = page.prev
     page.page_flags &= ~PageFlag.LRU
-    nr_pages = lru_size(state, pfn)
     lru.nr_pages -= nr_pages
     state.vm_stat[VmStat.NR_INACTIVE_ANON + which] -= nr_pages
 

@@ -35,6 +35,8 @@ FIRST_BATCH: Final = 8  # MMU_GATHER_BUNDLE
 BATCH_PAGES: Final = 510  # MAX_GATHER_BATCH: pointers in a frame, beside its head of 16 bytes
 MAX_BATCHES: Final = 19  # MAX_GATHER_BATCH_COUNT: 10,000 pages
 GATHER_PAGES: Final = FIRST_BATCH + MAX_BATCHES * BATCH_PAGES
+# Of these, a page that needs no more than to leave its list has LRU alone.
+NOT_PLAIN: Final = PageFlag.LRU | PageFlag.SWAPCACHE | PageFlag.HUGE | PageFlag.MLOCKED
 
 
 @kernel
@@ -54,26 +56,37 @@ def is_gathering(state: "State") -> int:
     return 1 if state.current[Current.GATHER_LIMIT] != 0 else 0
 
 
+@cold_kernel
+def _leave_page(state: "State", pfn: int) -> int:
+    """Drop a reference to a page that is not just an LRU page's last; return whether its frame is to be freed."""
+    page = state.page[pfn]
+    if page.mapcount == 0 and page.page_flags & PageFlag.SWAPCACHE:
+        try_to_free_swap(state, pfn)
+    page.refcount -= 1
+    bug_on(state, page.refcount < 0, Panic.REFCOUNT, pfn)
+    if page.refcount != 0:
+        return 0
+    if page.page_flags & PageFlag.HUGE:
+        free_huge_page(state, pfn)
+        return 0
+    bug_on(state, page.mapcount != 0, Panic.MAPCOUNT, pfn)
+    if page.page_flags & PageFlag.LRU:
+        lru_del(state, pfn)
+    clear_mlocked(state, pfn)
+    return 1
+
+
 @kernel
 def _free_batch(state: "State", first: int, behind: int) -> None:
     """Drop the references of gathered pages [first, behind): slots and LRU lists in order, then frames in reverse."""
     for at in range(first, behind):
         pfn = state.gathered[at]
         page = state.page[pfn]
-        if page.mapcount == 0 and page.page_flags & PageFlag.SWAPCACHE:
-            try_to_free_swap(state, pfn)
-        page.refcount -= 1
-        bug_on(state, page.refcount < 0, Panic.REFCOUNT, pfn)
-        if page.refcount != 0:
+        if page.page_flags & NOT_PLAIN == PageFlag.LRU and page.refcount == 1 and page.mapcount == 0:
+            page.refcount = 0
+            lru_del(state, pfn)
+        elif not _leave_page(state, pfn):
             state.gathered[at] = NIL
-        elif page.page_flags & PageFlag.HUGE:
-            free_huge_page(state, pfn)
-            state.gathered[at] = NIL
-        else:
-            bug_on(state, page.mapcount != 0, Panic.MAPCOUNT, pfn)
-            if page.page_flags & PageFlag.LRU:
-                lru_del(state, pfn)
-            clear_mlocked(state, pfn)
     for at in range(behind - 1, first - 1, -1):
         if state.gathered[at] != NIL:
             free_pages(state, state.gathered[at], 0)
