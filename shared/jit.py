@@ -170,6 +170,28 @@ def cold_kernel(func: Callable[P, R]) -> Callable[P, R]:
 ENTRIES: Final[list["Entry[Any, Any]"]] = []
 
 
+class _EntryFunction(CFunc):
+    """numba's C function, of whose module nobody but its caller sees anything but itself."""
+
+    def _compile_uncached(self) -> Any:
+        compiled = super()._compile_uncached()
+        _keep_kernels_inside(compiled.library, compiled.fndesc.llvm_cfunc_wrapper_name)
+        return compiled
+
+
+def _keep_kernels_inside(library: Any, name: str) -> None:
+    """Tell LLVM, before it optimizes a library, that only function ``name`` is called from outside."""
+    optimize = library._optimize_final_module
+
+    def optimize_what_is_inside() -> None:
+        for function in library._final_module.functions:
+            if not function.is_declaration and function.name != name:
+                function.linkage = "internal"
+        optimize()
+
+    library._optimize_final_module = optimize_what_is_inside
+
+
 class Entry(Generic[P, R]):
     """A kernel that Python and other units can call, compiled at its first call or loaded from disk."""
 
@@ -203,7 +225,7 @@ class Entry(Generic[P, R]):
         if self._compiled is None:
             returns = types.int64 if self._returns else types.void
             kinds = (state_type, *[types.int64] * self.nr_ints)
-            compiled = CFunc(self.py_func, (kinds, returns), {}, dict(_OPTIONS))
+            compiled = _EntryFunction(self.py_func, (kinds, returns), {}, dict(_OPTIONS))
             compiled._cache = UnitCache(self.py_func)
             compiled.compile()
             self._compiled = compiled
