@@ -31,7 +31,7 @@ from shared.streams import (
     Stream,
     stream_key,
 )
-from shared.wrap64 import add64, mul64, mul_high64, to_signed, wrap64, xor_shift_right
+from shared.wrap64 import add64, mul64, mul_high64, to_signed, xor_shift_right
 
 __all__ = [
     "Block",
@@ -66,7 +66,7 @@ def philox_words(key_0: int, key_1: int, substream: int, block: int) -> Block:
     Substream 0 is what ``Stream`` draws; the others are as long and no block of theirs has its counter.
     Equals ``random_raw()`` of ``numpy.random.Philox(key=[key_0, key_1], counter=[0, substream, 0, 0])``.
     """
-    return philox4x64_block(key_0, key_1, wrap64(block + 1), substream)
+    return philox4x64_block(key_0, key_1, add64(block, 1), substream)
 
 
 @kernel
@@ -98,7 +98,7 @@ def mix64(word: int) -> int:
 @kernel
 def splitmix64_word(seed: int, index: int) -> int:
     """Return the ``index``-th word (from 0) of the splitmix64 generator started at ``seed``."""
-    return mix64(wrap64(seed + (index + 1) * _GAMMA))
+    return mix64(add64(seed, mul64(add64(index, 1), _GAMMA)))
 
 
 @kernel

@@ -1,9 +1,9 @@
 """64-bit arithmetic that wraps, the same compiled and as plain Python.
 
-Kernels have one integer type, signed int64. Compiled, sums and products wrap at 64 bits; a
-Python int does not, it grows. Hashes and random numbers need the wrapping, so each
-operation here is followed by ``wrap64``, which in Python folds the result back into
--2**63 .. 2**63 - 1, and in compiled code is the identity that LLVM removes.
+Kernels have one integer type, signed int64. A sum or product that leaves its range is undefined in compiled
+code (numba tells LLVM that none does), and in Python it grows. Hashes and random numbers need the wrapping: they
+add and multiply with ``add64`` and ``mul64``, which are single instructions that wrap, and in Python fold the result
+back into -2**63 .. 2**63 - 1.
 
 The bits are those of unsigned arithmetic; only their reading is signed:
 
@@ -11,10 +11,14 @@ The bits are those of unsigned arithmetic; only their reading is signed:
     signed     0 ... 2**63-1  -2**63 ... -1
 """
 
-from typing import Final
+from typing import Any, ClassVar, Final
+
+from numba.core import types
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import lower_builtin
 
 from shared.constants import INT64_MAX, INT64_MIN
-from shared.jit import kernel
+from shared.jit import COMPILED, kernel
 
 SIGN_SHIFT: Final = 63
 HALF_SHIFT: Final = 32
@@ -33,28 +37,47 @@ def to_unsigned(word: int) -> int:
 
 
 @kernel
-def wrap64(value: int) -> int:
-    """Keep the low 64 bits of ``value``, read as signed."""
+def _wrap64(value: int) -> int:
+    """Keep the low 64 bits of ``value``, read as signed; compiled, the identity."""
     # Neither half of this sum overflows, so it is right with and without wrapping.
     return (value & INT64_MAX) + ((value >> SIGN_SHIFT) & 1) * INT64_MIN
 
 
-@kernel
 def add64(a: int, b: int) -> int:
     """Return the low 64 bits of ``a + b``."""
-    return wrap64(a + b)
+    return _fold(a + b)
 
 
-@kernel
 def mul64(a: int, b: int) -> int:
     """Return the low 64 bits of ``a * b``."""
-    return wrap64(a * b)
+    return _fold(a * b)
+
+
+def _fold(value: int) -> int:
+    return to_signed(value % _TWO_TO_64)
+
+
+if COMPILED:
+
+    class _OfTwoWords(ConcreteTemplate):
+        cases: ClassVar = [signature(types.int64, types.int64, types.int64)]
+
+    infer_global(add64)(type("_Add", (_OfTwoWords,), {}))
+    infer_global(mul64)(type("_Mul", (_OfTwoWords,), {}))
+
+    @lower_builtin(add64, types.int64, types.int64)
+    def _lower_add(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        return builder.add(*args)
+
+    @lower_builtin(mul64, types.int64, types.int64)
+    def _lower_mul(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        return builder.mul(*args)
 
 
 @kernel
 def shift_left64(word: int, bits: int) -> int:
     """Return the low 64 bits of ``word << bits``; ``bits`` in 0..63."""
-    return wrap64(word << bits)
+    return _wrap64(word << bits)
 
 
 @kernel
@@ -95,7 +118,7 @@ def mul_high64(a: int, b: int) -> int:
     b_low = b & LOW_HALF
     b_high = shift_right64(b, HALF_SHIFT)
     carry = shift_right64(mul64(a_low, b_low), HALF_SHIFT)
-    middle = wrap64(a_high * b_low + carry)
-    cross = wrap64(a_low * b_high + (middle & LOW_HALF))
-    high = a_high * b_high + shift_right64(middle, HALF_SHIFT) + shift_right64(cross, HALF_SHIFT)
-    return wrap64(high)
+    middle = add64(mul64(a_high, b_low), carry)
+    cross = add64(mul64(a_low, b_high), middle & LOW_HALF)
+    upper = add64(shift_right64(middle, HALF_SHIFT), shift_right64(cross, HALF_SHIFT))
+    return add64(mul64(a_high, b_high), upper)
