@@ -23,7 +23,7 @@ from node.pool import Pool
 from node.rbtree import Color, Tree
 from node.reclaim.lru import LruList
 from node.state import State
-from node.vm import commit, fork, mm_init, mmu_gather, page_tables, rss, unmap
+from node.vm import commit, fork, mm_init, mmu_gather, page_tables, rss
 from node.vm.anon_vma import RmapWalk
 from node.vm.thp import ThpMode
 from node.vm.vma import VmAreaStat, VmaSearch, VmFlag
@@ -100,7 +100,6 @@ MODULES_OF_CONSTANTS: Final = (
     user_fault,
     mmu_gather,
     rss,
-    unmap,
     kmem_cache,
     slub_records,
     slub_kmalloc,

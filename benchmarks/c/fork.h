@@ -166,7 +166,8 @@ static void copy_entries(State *s, int64_t child, int64_t parent, int64_t vaddr,
     int64_t distance = pte_alloc(s, child, vaddr) - position;
     if (s->knob[KNOB_IS_HOST])
         UNREACHED();
-    for (int64_t at = position; at < position + ((end - vaddr) >> PAGE_SHIFT); at++) {
+    for (int64_t at = position, last = position + ((end - vaddr) >> PAGE_SHIFT) - 1; at <= last; at++) {
+        fetch_ahead(s, at, last);
         int64_t pte = s->pt_word[at];
         if (pte & MAPS_FRAME)
             nr_anon += copy_present(s, at, at + distance);

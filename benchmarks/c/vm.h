@@ -476,6 +476,11 @@ static int64_t touch(State *s, int64_t mm, int64_t vaddr, int64_t kind)
     return pfn;
 }
 
+static void fetch_ahead(const State *s, int64_t position, int64_t last)
+{
+    __builtin_prefetch(&s->page[pte_pfn(s->pt_word[min64(position + ENTRIES_AHEAD, last)])]);
+}
+
 static void zap_pte(State *s, int64_t mm, int64_t position)
 {
     int64_t pte = s->pt_word[position], pfn = pte_pfn(pte);
@@ -511,7 +516,7 @@ static int64_t unmap_area(State *s, int64_t index)
         if (mm == s->current[CURRENT_MM])
             sync_mm_rss(s, mm);
         for (int64_t last = position + ((border - vaddr) >> PAGE_SHIFT) - 1; position <= last; position++) {
-            __builtin_prefetch(&s->page[pte_pfn(s->pt_word[min64(position + ENTRIES_AHEAD, last)])]);
+            fetch_ahead(s, position, last);
             if (s->pt_word[position] != 0) {
                 zap_pte(s, mm, position);
                 nr_pages++;

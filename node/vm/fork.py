@@ -28,7 +28,7 @@ from node.phys.page_alloc import compound_head
 from node.vm.anon_vma import anon_vma_fork
 from node.vm.commit import vm_enough_memory, vm_stat_account
 from node.vm.mm_init import new_mm_record
-from node.vm.page_tables import pte_alloc
+from node.vm.page_tables import fetch_ahead, pte_alloc
 from node.vm.rmap import count_mapped
 from node.vm.table_swap import hold_table, release_table
 from node.vm.thp import huge_pages_exist
@@ -105,7 +105,9 @@ def _copy_entries(state: "State", child: int, parent: int, vaddr: int, end: int)
         _note_lost_rights(state, parent, position, vaddr, end)
     distance = to - position
     nr_anon = 0
-    for at in range(position, position + ((end - vaddr) >> PAGE_SHIFT)):
+    last = position + ((end - vaddr) >> PAGE_SHIFT) - 1
+    for at in range(position, last + 1):
+        fetch_ahead(state, at, last)
         pte = state.pt_word[at]
         if pte & MAPS_FRAME:
             nr_anon += _copy_present(state, child, at, at + distance)

@@ -14,12 +14,21 @@ from node.phys.page_alloc import free_pages
 from node.vm.mmu_gather import gather_page, is_gathering
 from shared.constants import NIL
 from shared.gfp_flags import GFP_KERNEL
-from shared.jit import kernel
+from shared.jit import hot_kernel, kernel
+from shared.kernel_state import prefetch
 
 if TYPE_CHECKING:
     from node.state import State
 
 PGD_ORDER: Final = 1  # PGD_ALLOCATION_ORDER, whether isolation is on or not
+# Who goes through a table touches a descriptor for each entry; 32 ahead was the best of 8, 16, ... 128 (make bench).
+ENTRIES_AHEAD: Final = 32
+
+
+@hot_kernel
+def fetch_ahead(state: "State", position: int, last: int) -> None:
+    """Let the host's processor bring the descriptor that is needed some entries after ``position``, up to ``last``."""
+    prefetch(state.page, pte_pfn(state.pt_word[min(position + ENTRIES_AHEAD, last)]))
 
 
 @kernel

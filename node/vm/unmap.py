@@ -6,7 +6,7 @@
 Linux: mm/memory.c (zap_pte_range, free_pgtables), mm/mmap.c (unmap_region, exit_mmap).
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from node.counters import Knob, Request
 from node.hw.page_table import is_large_leaf, leaf_position, pte_position
@@ -31,22 +31,17 @@ from node.vm.mlock_walk import lock_pages
 from node.vm.mm import drop_mm
 from node.vm.mmu_gather import gather_begin, gather_finish, gather_flush, gather_page
 from node.vm.nommu import nommu_unmap
-from node.vm.page_tables import free_page_tables, free_unused_tables
+from node.vm.page_tables import fetch_ahead, free_page_tables, free_unused_tables
 from node.vm.rmap import count_mapped, leave_zero_page, page_remove_rmap
 from node.vm.rss import sync_before_unmapping
 from node.vm.vma import VmFlag, flags_at
 from node.vm.vma_adjust import drop_vma
 from shared.constants import ENTRIES_PER_TABLE, HUGE_PAGE_SIZE, NIL, PAGE_SHIFT, PAGE_SIZE
 from shared.jit import cold_kernel, entry, hot_kernel, kernel
-from shared.kernel_state import prefetch
 from shared.views import View
 
 if TYPE_CHECKING:
     from node.state import State
-
-# Pages whose descriptors the host's processor should bring while it empties the entries before theirs: a line of
-# entries.
-ENTRIES_AHEAD: Final = 8
 
 
 @cold_kernel
@@ -124,7 +119,7 @@ def _zap_range(state: "State", mm_index: int, start: int, end: int) -> int:
             first = vaddr
             last = position + ((border - vaddr) >> PAGE_SHIFT) - 1
             while position <= last:
-                prefetch(state.page, pte_pfn(state.pt_word[min(position + ENTRIES_AHEAD, last)]))
+                fetch_ahead(state, position, last)
                 if state.pt_word[position] != 0:
                     force_flush |= _zap_pte(state, mm_index, position, vaddr)
                     nr_pages += 1
