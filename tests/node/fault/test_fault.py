@@ -1,14 +1,19 @@
 """Page faults: what an access finds, and what it makes."""
 
+from random import Random
+
 import pytest
 
+from node.checkpoint import digest
 from node.counters import HwEvent, Knob, VmEvent, VmStat
 from node.fault.kinds import VmFault
+from node.hw.paging import AccessKind
 from node.hw.pte import Pte
 from node.invariants import check
 from node.phys.page import PageFlag
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SIZE
+from tests.node.fault.retry_entries import touch_again
 from tests.node.vm_machine import VmMachine
 
 pytestmark = pytest.mark.three_ways
@@ -77,6 +82,26 @@ def test_a_read_only_area_refuses_writes_and_serves_reads(machine: VmMachine) ->
     assert machine.outcome() == VmFault.SEGV
     assert machine.read(mm, vaddr) != NIL
     assert machine.write(mm, vaddr, 1) == NIL
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_access_after_its_fault_is_like_a_new_one(seed: int) -> None:
+    """Who retries searches nothing for what the fault dropped; who searches finds nothing: the same bytes remain."""
+    draw = Random(seed)  # noqa: S311 # the same in every run, no secret
+    machines = [VmMachine(), VmMachine()]
+    for machine in machines:
+        parent, _ = machine.spawn_written(24)
+        start = machine.map(parent, 24)  # below what is written
+        child = machine.fork(parent)
+    for _ in range(20):
+        for _ in range(10):
+            mm = draw.choice((parent, child))
+            vaddr = start + draw.randrange(48) * PAGE_SIZE
+            kind = draw.choice((AccessKind.READ, AccessKind.WRITE))
+            found = [touch_again(machines[how].state, mm, vaddr, kind, how) for how in (0, 1)]
+            assert found[0] == found[1] != NIL
+        assert digest(machines[0].state) == digest(machines[1].state)
+    assert machines[0].state.vm_event[VmEvent.PGFAULT] > 100
 
 
 def test_memory_that_runs_out_is_a_result(machine: VmMachine) -> None:
