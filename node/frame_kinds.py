@@ -93,11 +93,11 @@ def frame_kinds(state: "State") -> dict[str, int]:
         nr_between = 0
         for first, behind in used_ranges(state, zone)[1]:
             pfn = np.arange(first, behind, dtype=np.int64)
-            pfn = pfn[blocks[pfn >> PAGEBLOCK_ORDER] == zone.index]
-            use = frame_uses(state, pfn)
-            uses += np.bincount(use, minlength=len(FrameUse))
+            of_zone = blocks[first >> PAGEBLOCK_ORDER : ((behind - 1) >> PAGEBLOCK_ORDER) + 1] == zone.index
+            if not of_zone.all():
+                pfn = pfn[blocks[pfn >> PAGEBLOCK_ORDER] == zone.index]
+            _count_frames(state, pfn, uses, crossed)
             nr_between += behind - first
-            _cross(state, pfn, use, crossed)
         uses[FrameUse.FREE] += zone.spanned - nr_between
     kinds = np.bincount(_KIND_OF_USE, weights=uses, minlength=len(FrameKind)).astype(np.int64)
     counts = {f"{PREFIX}{kind.name.lower()}": int(kinds[kind]) for kind in FrameKind}
@@ -109,18 +109,34 @@ def frame_kinds(state: "State") -> dict[str, int]:
     return counts
 
 
-def frame_uses(state: "State", pfn: Ints) -> Ints:
-    """Return the FrameUse of each of these frames, which ascend and split no free block."""
+def _count_frames(state: "State", pfn: Ints, uses: Ints, crossed: Ints) -> None:
+    """Add these frames, which ascend and split no free block, to the counts of each use and of ``_CROSSED``."""
+    flags = np.asarray(state.page)["page_flags"][pfn]
+    users = np.flatnonzero(flags & _USER)
+    mapped = mapcounts(state, pfn[users])
+    use = _frame_uses(state, pfn, flags, users, mapped)
+    uses += np.bincount(use, minlength=len(FrameUse))
+    of_user = use[users]
+    is_page = of_user >= FrameUse.LOCKED
+    kind = _KIND_OF_USE[of_user[is_page]]
+    of_file = (flags[users[is_page]] & (PageFlag.ANON | PageFlag.KSM)) == 0
+    how = np.minimum(mapped[is_page], len(_MAPPINGS) - 1)
+    cell = np.ravel_multi_index((kind, of_file.astype(np.int64), how), crossed.shape)
+    crossed += np.bincount(cell, minlength=crossed.size).reshape(crossed.shape)
+
+
+def _frame_uses(state: "State", pfn: Ints, flags: Ints, users: Ints, mapped: Ints) -> Ints:
+    """Return the FrameUse of each frame; ``users`` are the places of those with a page, and ``mapped`` its entries."""
     pages = np.asarray(state.page)
-    flags = pages["page_flags"][pfn].astype(np.int64)
+    flags = flags.copy()
     huge = np.flatnonzero(flags & PageFlag.HUGE)
     flags[huge] |= pages["page_flags"][pages["head"][pfn[huge]]] & PageFlag.MLOCKED  # the head's, for all
-    use = np.full(len(pfn), FrameUse.KERNEL, np.int64)
-    cached = np.flatnonzero(flags & PageFlag.CACHED)
-    is_mapped = mapcounts(state, pfn[cached]) > 0
-    use[cached] = np.where(is_mapped, FrameUse.MAPPED_FILE, FrameUse.PAGE_CACHE)
-    use[cached[(flags[cached] & PageFlag.SWAPBACKED) != 0]] = FrameUse.TMPFS
-    use[(flags & (PageFlag.ANON | PageFlag.KSM)) != 0] = FrameUse.ANON
+    use = np.full(len(pfn), FrameUse.KERNEL, np.int8)
+    of_user = flags[users]
+    use_of_user = np.where(mapped > 0, np.int8(FrameUse.MAPPED_FILE), np.int8(FrameUse.PAGE_CACHE))
+    use_of_user[(of_user & PageFlag.SWAPBACKED) != 0] = FrameUse.TMPFS
+    use_of_user[(of_user & (PageFlag.ANON | PageFlag.KSM)) != 0] = FrameUse.ANON
+    use[users] = use_of_user
     use[(flags & (PageFlag.MLOCKED | PageFlag.UNEVICTABLE)) != 0] = FrameUse.MLOCKED
     use[(flags & (PageFlag.DMA | PageFlag.ISOLATED)) != 0] = FrameUse.LOCKED
     slabs = np.flatnonzero(flags & PageFlag.SLAB)
@@ -135,17 +151,8 @@ def _in_free_blocks(state: "State", pfn: Ints, flags: Ints) -> Ints:
     """Return which frames are in a block on a buddy list."""
     heads = np.flatnonzero(flags & PageFlag.BUDDY)
     sizes = 1 << np.asarray(state.page)["order"][pfn[heads]].astype(np.int64)
-    borders = np.zeros(len(pfn) + 1, np.int64)
+    borders = np.zeros(len(pfn) + 1, np.int8)
     borders[heads] += 1
-    np.subtract.at(borders, heads + sizes, 1)
-    inside: Ints = np.cumsum(borders[:-1]) > 0
+    borders[heads + sizes] -= 1  # no two blocks end at one place
+    inside: Ints = np.cumsum(borders[:-1], dtype=np.int8) > 0
     return inside
-
-
-def _cross(state: "State", pfn: Ints, use: Ints, crossed: Ints) -> None:
-    """Count pages of processes and files by kind, whose they are, and how they are mapped."""
-    flags = np.asarray(state.page)["page_flags"][pfn]
-    where = np.flatnonzero(((flags & _USER) != 0) & (use >= FrameUse.LOCKED))
-    of_file = (flags[where] & (PageFlag.ANON | PageFlag.KSM)) == 0
-    mapped = np.minimum(mapcounts(state, pfn[where]), len(_MAPPINGS) - 1)
-    np.add.at(crossed, (_KIND_OF_USE[use[where]], of_file.astype(np.int64), mapped), 1)
