@@ -63,7 +63,6 @@ DATA_DISK: Final = {
 # Pages that lie alone, 2 MiB apart, where a program's image and heap are: each needs a page table of its own, and
 # they make the recorded number of tables.
 IMAGE_START: Final = 0x400000
-TOP_PAGES: Final = 7  # vvar's 4 and vdso's 2 (arch/x86/entry/vdso), and one that the driver shares
 STACK_PAGES: Final = (
     33  # VmStk of a process that has just begun: setup_arg_pages leaves 128 KiB below its arguments
 )
@@ -80,6 +79,9 @@ class HarnessFigures:
     spawn_anon_pages: int = 101
     spawn_lone_pages: int = 2
     spawn_stack_pages: int = 24  # 0: the process has no stack, and its pages are packed as the controller's
+    spawn_top_pages: int = (
+        7  # below mmap_base: vvar's 4 and vdso's 2 (arch/x86/entry/vdso), and those it shares
+    )
     spawn_freed: int = 3044
     spawn_allocated: int = 3158
     spawn_faults: int = 276
@@ -91,6 +93,7 @@ class HarnessFigures:
     fork_child_reuses: int = 1  # of the pages that the parent copied: the child writes to its own behind it
     parent_reuses: int = 3
     program_faults: int = 39  # of vfork_exec, all of them; it forks, and the parent writes its stack again
+    program_parent_faults: int = 2  # of them, the parent's
     program_reuses: int = 2
     program_allocated: int = 45
     program_freed: int = 45
@@ -113,7 +116,7 @@ FILE_FIGURES: Final = tuple(
     if each.name.endswith(
         (
             *("image_pages", "shared_pages", "active_pages", "stack_pages", "pipe_pages"),
-            *("freed", "allocated", "program_faults"),
+            *("freed", "allocated", "program_faults", "program_parent_faults"),
         )
     )
 )
@@ -311,7 +314,7 @@ class GoldenHarness:
         self._map(mm_index, stack_start, STACK_PAGES, READ_WRITE | VmFlag.GROWSDOWN)
         self._pages[mm_index] = stack_top - figures.spawn_stack_pages * PAGE_SIZE
         self._write(mm_index, 0, figures.spawn_stack_pages)
-        self._map(mm_index, 0, TOP_PAGES, VmFlag.READ | VmFlag.EXEC)
+        self._map(mm_index, 0, figures.spawn_top_pages, VmFlag.READ | VmFlag.EXEC)
         pte_alloc_at(self.state, mm_index, int(mm.mmap_top) - PAGE_SIZE)
         return mm_index
 
@@ -357,9 +360,10 @@ class GoldenHarness:
         """Note what has been counted before a trivial program is started."""
         self._before_program = [int(self.state.vm_event[event]) for event in PROGRAM_EVENTS]
 
-    def after_program(self) -> None:
-        """Count what the recorded program did more than the model's."""
+    def after_program(self, mm_index: int) -> None:
+        """Count what the recorded program, and the process that started it, did more than the model's."""
         figures = self.figures
+        self.state.mm[mm_index].minflt += figures.program_parent_faults
         if not figures.program_faults:
             return
         wanted = (

@@ -1,17 +1,22 @@
 """Faulting pages in ahead of use: MAP_POPULATE, MAP_LOCKED, mlock, MADV_POPULATE.
 
 The kernel walks the areas as if the process used each page: for writing where that makes a page its own, else for
-reading. Such faults count like any other. A page that cannot be had ends it; what is there stays.
+reading. Such faults count like any other, and each page, whether it was there before or not, is marked as used: one
+that is populated twice goes to the active list. A huge entry's page is not marked. A page that cannot be had ends it; what is
+there stays.
 
-Linux: mm/gup.c (populate_vma_page_range, __mm_populate, faultin_vma_page_range).
+Linux: mm/gup.c (populate_vma_page_range, __mm_populate, faultin_vma_page_range, follow_page_pte with FOLL_TOUCH).
 """
 
 from typing import TYPE_CHECKING, Final
 
 from node.errno import Errno
 from node.fault.kinds import Access, VmFault
-from node.hw.pte import Pte
+from node.hw.page_table import pte_position
+from node.hw.pte import Pte, pte_pfn
 from node.joints import handle_mm_fault
+from node.phys.page import PageFlag
+from node.reclaim.lru import mark_page_accessed
 from node.vm.leaf_word import leaf_word
 from node.vm.vma import VmFlag, find_vma
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
@@ -24,17 +29,29 @@ ATTEMPTS: Final = 16  # as an access has (node/fault/user_fault.py)
 
 
 @kernel
-def _is_there(state: "State", mm_index: int, vaddr: int, write: int) -> int:
-    """Return whether the page is mapped, and writable if it is to be."""
-    pte = leaf_word(state, mm_index, vaddr)
-    return 1 if pte & Pte.PRESENT and (not write or pte & Pte.WRITE) else 0
+def _mark_used(state: "State", mm_index: int, vaddr: int, pte: int, access: int) -> None:
+    """Mark a page that has an entry of the last level; of a huge page's part, the whole.
+
+    One that is to be written is dirty from then on, whether or not its entry says so: it is not discardable any more.
+    """
+    pfn = pte_pfn(pte)
+    if state.page[pfn].page_flags & PageFlag.HUGE:
+        if pte_position(state, state.mm[mm_index].pgd_pfn, vaddr) == NIL:
+            return
+        pfn = state.page[pfn].head
+    if access & Access.WRITE and not pte & Pte.DIRTY:
+        state.page[pte_pfn(pte)].page_flags |= PageFlag.DIRTY
+    mark_page_accessed(state, pfn)
 
 
 @kernel
 def fault_in_page(state: "State", mm_index: int, vaddr: int, access: int) -> int:
-    """Fault until the page is there; return 0, or the VmFault that says why it cannot be."""
+    """Fault until the page is there, and mark it as used; return 0, or the VmFault that says why it cannot be."""
+    wanted = Pte.PRESENT | Pte.WRITE if access & Access.WRITE else Pte.PRESENT
     for _ in range(ATTEMPTS):
-        if _is_there(state, mm_index, vaddr, access & Access.WRITE):
+        pte = leaf_word(state, mm_index, vaddr)
+        if pte & wanted == wanted:
+            _mark_used(state, mm_index, vaddr, pte, access)
             return 0
         outcome = handle_mm_fault(state, mm_index, vaddr, access)
         if outcome != VmFault.DONE:

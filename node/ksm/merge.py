@@ -23,6 +23,7 @@ from node.ksm.rmap_items import remove_from_tree
 from node.ksm.stable_tree import stable_tree_append, stable_tree_insert, stable_tree_search
 from node.ksm.unstable_tree import unstable_tree_search_insert
 from node.phys.page import PageFlag
+from node.reclaim.lru import mark_page_accessed
 from node.vm.anon_vma import get_anon_vma, put_anon_vma
 from node.vm.mlock_page import mlock_page, munlock_page
 from node.vm.put_page import put_page
@@ -132,8 +133,9 @@ def _merge_one_page(state: "State", item_index: int, pfn: int, to_pfn: int) -> i
     state.current[Current.CLOCK_PS] += state.cost[Cost.KSM_MERGE]
     if to_pfn == NIL:
         page = state.page[pfn]
-        page.page_flags |= PageFlag.KSM | PageFlag.DIRTY | PageFlag.REFERENCED
+        page.page_flags |= PageFlag.KSM | PageFlag.DIRTY
         page.mapping = 0
+        mark_page_accessed(state, pfn)
         return 1
     if page_key(state, pfn) != page_key(state, to_pfn):
         return 0

@@ -19,6 +19,7 @@ from node.phys.page import PageFlag
 from node.proc.areas import Names, areas_of
 from node.proc.kpageflags import Kpf, flag_words, mapcounts
 from node.proc.process_pages import process_pages
+from node.vm.hugetlb import HUGE_PAGE_ORDER
 from shared.constants import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def page_words(state: "State", mm_index: int) -> tuple[Ints, Ints]:
     is_page = pages.present & (~pages.zero | pages.large)
     is_file = is_page & ((flags & (PageFlag.ANON | PageFlag.KSM)) == 0)
     words[is_file] |= FILE
-    words[is_page & (mapcounts(state, pages.pfn) == 1)] |= MAPPED_ONCE
+    # A huge entry's pages are all as its first (pagemap_pmd_range asks for that one's count).
+    counted = np.where(pages.large, pages.pfn >> HUGE_PAGE_ORDER << HUGE_PAGE_ORDER, pages.pfn)
+    words[is_page & (mapcounts(state, counted) == 1)] |= MAPPED_ONCE
     return pages.vpn, words
 
 

@@ -1,4 +1,4 @@
-"""What a process does to its address space: mmap, munmap, mprotect, madvise, brk."""
+"""What a process does to its address space: mmap, munmap, mremap, mprotect, madvise, brk."""
 
 from typing import Final
 
@@ -13,6 +13,7 @@ from node.vm.madvise import Advice, madvise
 from node.vm.mlock import MLOCK_ONFAULT, mlock2, munlock
 from node.vm.mmap import MapFlag, brk, do_mmap, mmap, munmap
 from node.vm.mprotect import mprotect
+from node.vm.mremap import MremapFlag, mremap
 from node.vm.vma import VmFlag
 from shared.constants import NIL, PAGE_SHIFT, PAGE_SIZE
 
@@ -140,6 +141,24 @@ def _munmap(run: Run, command: Command, process: Process) -> None:
         del process.mappings[name]
 
 
+def _mremap(run: Run, command: Command, process: Process) -> None:
+    name, mapping, start, end = mapping_range(command, process)
+    size = command.parse(command.word(1, "a size"))
+    length = -(-size // PAGE_SIZE) * PAGE_SIZE
+    if run.state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
+        raise command.fail(f"mremap {name}: without paging a mapping lies where its memory is")
+    request = run.state.request
+    request[Request.A0] = start
+    request[Request.A1] = end - start
+    request[Request.A2] = length
+    request[Request.A3] = MremapFlag.MAYMOVE
+    request[Request.A4] = 0
+    start = mremap(run.state, process.mm)
+    if start < 0:
+        raise command.fail(f"mremap of {name} to {size} bytes failed{_because(start)}")
+    process.mappings[name] = Mapping(start, start + length)
+
+
 def _mprotect(run: Run, command: Command, process: Process) -> None:
     _, _, start, end = mapping_range(command, process)
     error = mprotect(run.state, process.mm, start, end, RIGHTS[command.word(1, "rights")])
@@ -172,6 +191,7 @@ AREA_COMMANDS = {
     "munlock": _mlock,
     "munmap": _munmap,
     "mprotect": _mprotect,
+    "mremap": _mremap,
     "msync": _msync,
     "brk": _brkgrow,
     "brkgrow": _brkgrow,

@@ -40,6 +40,7 @@ def _kill(run: Run, command: Command) -> None:
     process = run.processes[name]
     if process.alive:
         exit_mmap(run.state, process.mm)
+        run.harness.exited(process.mm)
     del run.processes[name]
 
 

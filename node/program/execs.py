@@ -74,7 +74,7 @@ def _vfork_exec(run: Run, command: Command, process: Process) -> None:
     except ExecError as error:
         raise command.fail(str(error)) from None
     put_inode(run.state, program.inode)
-    run.harness.after_program()
+    run.harness.after_program(process.mm)
 
 
 EXEC_COMMANDS = {

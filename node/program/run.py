@@ -84,8 +84,8 @@ class Driver(Protocol):
     def before_program(self) -> None:
         """Note that a trivial program is about to be started."""
 
-    def after_program(self) -> None:
-        """Note that it has ended."""
+    def after_program(self, mm_index: int) -> None:
+        """Note that it has ended; ``mm_index`` is of the process that started it."""
 
     def before_command(self, mm_index: int) -> None:
         """Note that a process is about to do a command."""
@@ -116,7 +116,7 @@ class PlainDriver:
     def before_program(self) -> None:
         """Do nothing."""
 
-    def after_program(self) -> None:
+    def after_program(self, mm_index: int) -> None:
         """Do nothing."""
 
     def before_command(self, mm_index: int) -> None:

@@ -166,11 +166,12 @@ def mark_page_accessed(state: "State", pfn: int) -> None:
     page = state.page[pfn]
     if not page.page_flags & PageFlag.REFERENCED:
         page.page_flags |= PageFlag.REFERENCED
-    elif page.page_flags & PageFlag.LRU and not page.page_flags & (PageFlag.UNEVICTABLE | PageFlag.ACTIVE):
-        lru_del(state, pfn)
-        lru_add(state, lru_for(state, pfn) + 1, pfn)
+    elif not page.page_flags & (PageFlag.UNEVICTABLE | PageFlag.ACTIVE):
+        if page.page_flags & PageFlag.LRU:
+            lru_del(state, pfn)
+            lru_add(state, lru_for(state, pfn) + 1, pfn)
+            state.vm_event[VmEvent.PGACTIVATE] += lru_size(state, pfn)
         page.page_flags &= ~PageFlag.REFERENCED
-        state.vm_event[VmEvent.PGACTIVATE] += lru_size(state, pfn)
 
 
 @kernel

@@ -19,7 +19,7 @@ addresses as without randomisation; no vdso; what padzero clears is not seen in 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from node.counters import Knob, Request
+from node.counters import Current, Knob, Request
 from node.elf import PF_R, PF_W, PF_X, ElfImage, Segment, check_image
 from node.hw.paging import AccessKind, PagingMode
 from node.joints import exit_mmap, handle_mm_fault, new_file
@@ -40,9 +40,8 @@ _INHERITED: Final = (
     "data_limit",
     "memlock_limit",
     "oom_score_adj",
-    "minflt",
-    "majflt",
 )
+_COUNTED: Final = ("minflt", "majflt")  # by the task, which goes on unless it is a new one of vfork
 _FLAGS: Final = ((PF_R, VmFlag.READ), (PF_W, VmFlag.WRITE), (PF_X, VmFlag.EXEC))
 
 
@@ -75,14 +74,18 @@ def exec_mm(state: "State", mm_index: int, program: Executable, *, is_shared: bo
     new = new_mm(state)
     if new == NIL:
         raise ExecError("no memory for an address space")
-    for name in _INHERITED:
+    for name in _INHERITED if is_shared else _INHERITED + _COUNTED:
         setattr(state.mm[new], name, int(getattr(state.mm[mm_index], name)))
+    before = int(state.current[Current.MM])
+    state.current[Current.MM] = new  # the faults of the set-up are the new program's
     try:
         set_up_stack(state, new)
         _load(state, new, program)
     except ExecError:
         exit_mmap(state, new)
         raise
+    finally:
+        state.current[Current.MM] = before
     if not is_shared:
         exit_mmap(state, mm_index)
     return new

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 @cold_kernel
 def _leave_file_page(state: "State", mm_index: int, vaddr: int, pte: int) -> int:
     """Note what an entry knows of a file's page; return whether that may be written back, so TLBs must forget it."""
+    if pte & Pte.DIRTY:
+        state.page[pte_pfn(pte)].page_flags |= PageFlag.DIRTY
     if pte & Pte.ACCESSED and not flags_at(state, mm_index, vaddr) & VmFlag.SEQ_READ:
         mark_page_accessed(state, pte_pfn(pte))
     return 1 if pte & Pte.DIRTY else 0
@@ -68,8 +70,6 @@ def _zap_pte(state: "State", mm_index: int, position: int, vaddr: int) -> int:
             leave_zero_page(state, mm_index, pte)
         else:
             count_mapped(state, mm_index, pfn, -1)
-            if pte & Pte.DIRTY:
-                page.page_flags |= PageFlag.DIRTY
             if page.page_flags & PageFlag.CACHED:
                 force_flush = _leave_file_page(state, mm_index, vaddr, pte)
             page_remove_rmap(state, pfn)

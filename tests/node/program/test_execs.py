@@ -42,6 +42,7 @@ def test_a_program_that_is_started_by_vfork_copies_nothing() -> None:
     )
     for counter in ("vmstat.nr_anon_pages", "vmstat.nr_page_table_pages"):
         assert after[counter] == before[counter]
+    assert after["proc.A.minflt"] == before["proc.A.minflt"]
     assert (
         after["vmstat.pgfault"] - before["vmstat.pgfault"] == 3
     )  # arguments, data, text: none of the parent's

@@ -89,6 +89,26 @@ def test_only_the_end_of_the_heap_is_given_back(lines: str) -> None:
         machine().run_program("spawn A\n" + lines + "snapshot s\n")
 
 
+def test_a_mapping_that_is_resized_keeps_its_pages_and_its_name() -> None:
+    box = machine()
+    result = box.run_program(
+        "spawn A\nA: mmap below 1P\nA: mmap h 8P\nA: write h\nA: mmap wall 1P shared\nA: mremap h 20P\nsnapshot moved\n"
+        "A: write h\nA: mremap h 4P\nA: read h\nsnapshot shrunk\n"
+    )
+    moved, shrunk = (values for name, values in result.snapshots if name != "boot")
+    names = ("vmstat.pgfault", "proc.A.map.h.pages", "proc.A.map.h.present", "vmstat.nr_anon_pages")
+    assert [moved[name] for name in names] == [8, 20, 8, 8]
+    assert [shrunk[name] for name in names] == [20, 4, 4, 4]
+    check(box.state)
+
+
+def test_a_mapping_with_a_hole_is_not_resized() -> None:
+    with pytest.raises(ProgramError, match="line 4: mremap of h to 65536 bytes failed: EFAULT"):
+        machine().run_program(
+            "spawn A\nA: mmap h 8P\nA: munmap h off=2P len=1P\nA: mremap h 16P\nsnapshot s\n"
+        )
+
+
 def test_a_process_that_tries_survives_what_is_refused() -> None:
     box = machine()
     box.run_program(

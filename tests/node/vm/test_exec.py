@@ -134,6 +134,21 @@ def test_after_vfork_the_parent_keeps_its_address_space(machine: VmMachine) -> N
     check(machine.state)
 
 
+def test_a_task_keeps_its_count_of_faults_and_those_of_the_new_program_are_its_own(
+    machine: VmMachine,
+) -> None:
+    program = install(machine.state, STATIC, 3)
+    parent = machine.spawn()
+    machine.write(parent, machine.map(parent, 1), 1)
+    before = int(machine.state.mm[parent].minflt)
+    child = exec_mm(machine.state, parent, program, is_shared=True)
+    for_arguments = int(machine.state.mm[child].minflt)
+    assert for_arguments >= 1
+    assert machine.state.mm[parent].minflt == before
+    new = exec_mm(machine.state, parent, program)
+    assert machine.state.mm[new].minflt == before + for_arguments
+
+
 def test_text_is_shared_by_all_who_run_it(machine: VmMachine) -> None:
     program = install(machine.state, STATIC, 3)
     first, second = (exec_mm(machine.state, machine.spawn(), program) for _ in range(2))

@@ -169,6 +169,16 @@ def test_fork_shares_the_whole_page_and_a_write_splits_one_side(machine: HugeMac
     check(machine.state)
 
 
+def test_a_huge_entry_is_mapped_once_if_its_first_page_is(machine: HugeMachine) -> None:
+    parent, vaddr = written_huge(machine)
+    child = machine.fork(parent)
+    once = []
+    for page in (1, 0):
+        machine.unmap(child, vaddr + page * PAGE_SIZE, 1)
+        once.append(mapping_pages(machine.state, parent, vaddr, vaddr + HUGE_PAGE_SIZE)["exclusive"])
+    assert once == [0, HUGE]
+
+
 def test_whole_pages_are_unmapped_without_a_split(machine: HugeMachine) -> None:
     before = machine.stat(VmStat.NR_PAGE_TABLE_PAGES)
     mm, vaddr = written_huge(machine, 2)

@@ -6,6 +6,7 @@ from node.counters import VmEvent, VmStat
 from node.errno import Errno
 from node.hw.pte import Pte
 from node.invariants import check
+from node.phys.page import PageFlag
 from node.vm.madvise import Advice, madvise
 from node.vm.mlock import mlock
 from shared.constants import PAGE_SIZE
@@ -50,6 +51,30 @@ def test_a_page_freed_lazily_keeps_what_it_holds_and_is_clean_until_the_next_wri
     machine.write(mm, vaddr, 2)
     assert machine.pte(mm, vaddr) & Pte.DIRTY
     assert machine.state.vm_event[VmEvent.PGFAULT] == faults
+    check(machine.state)
+
+
+def test_a_discardable_page_that_is_populated_for_writing_is_none_any_more(machine: VmMachine) -> None:
+    mm, vaddr = machine.spawn_written(2)
+    assert advise(machine, mm, vaddr, 2, Advice.FREE) == 0
+    assert advise(machine, mm, vaddr, 1, Advice.POPULATE_WRITE) == 0
+    dirty = [
+        machine.state.page[machine.frame(mm, vaddr + page * PAGE_SIZE)].page_flags & PageFlag.DIRTY
+        for page in range(2)
+    ]
+    assert dirty == [PageFlag.DIRTY, 0]
+    assert not machine.pte(mm, vaddr) & Pte.DIRTY  # only the page knows
+    check(machine.state)
+
+
+def test_an_anonymous_page_does_not_learn_from_an_entry_that_goes_what_others_say_too(
+    machine: VmMachine,
+) -> None:
+    mm, vaddr = machine.spawn_written(1)
+    child = machine.fork(mm)
+    assert advise(machine, child, vaddr, 1, Advice.DONTNEED) == 0
+    assert not machine.state.page[machine.frame(mm, vaddr)].page_flags & PageFlag.DIRTY
+    assert machine.pte(mm, vaddr) & Pte.DIRTY
     check(machine.state)
 
 

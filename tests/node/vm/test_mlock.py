@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from node.counters import Current, VmEvent, VmStat
 from node.errno import Errno
+from node.fault.populate import populate_range
 from node.invariants import check
 from node.phys.page import PageFlag
 from node.reclaim.lru import LruList
@@ -46,6 +47,27 @@ def test_mlock_brings_the_pages_and_keeps_them_from_reclaim(machine: VmMachine) 
     assert nr_locked(machine) == (8, 8)
     assert machine.state.mm[mm].locked_vm == 8
     assert events(machine, VmEvent.UNEVICTABLE_PGS_MLOCKED, VmEvent.UNEVICTABLE_PGS_CULLED) == [8, 8]
+    check(machine.state)
+
+
+def test_a_page_that_is_populated_again_goes_to_the_active_list(machine: VmMachine) -> None:
+    mm = machine.spawn()
+    start = machine.map(mm, 4)
+    end = start + 4 * PAGE_SIZE
+    seen = []
+    for _ in range(3):
+        populate_range(machine.state, mm, start, end)
+        pages = [machine.frame(mm, vaddr) for vaddr in range(start, end, PAGE_SIZE)]
+        flags = {
+            int(machine.state.page[pfn].page_flags) & (PageFlag.REFERENCED | PageFlag.ACTIVE) for pfn in pages
+        }
+        seen.append((flags, len(pages_on(machine.state, LruList.ACTIVE_ANON))))
+    assert seen == [
+        ({PageFlag.REFERENCED}, 0),
+        ({PageFlag.ACTIVE}, 4),
+        ({PageFlag.ACTIVE | PageFlag.REFERENCED}, 4),
+    ]
+    assert events(machine, VmEvent.PGACTIVATE) == [4]
     check(machine.state)
 
 
