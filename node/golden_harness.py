@@ -315,8 +315,12 @@ class GoldenHarness:
         self._pages[mm_index] = stack_top - figures.spawn_stack_pages * PAGE_SIZE
         self._write(mm_index, 0, figures.spawn_stack_pages)
         self._map(mm_index, 0, figures.spawn_top_pages, VmFlag.READ | VmFlag.EXEC)
-        pte_alloc_at(self.state, mm_index, int(mm.mmap_top) - PAGE_SIZE)
+        self._use_top(mm_index)
         return mm_index
+
+    def _use_top(self, mm_index: int) -> None:
+        """Let a process use the page that it shares with the controller: that takes a page table."""
+        pte_alloc_at(self.state, mm_index, int(self.state.mm[mm_index].mmap_top) - PAGE_SIZE)
 
     def _map(self, mm_index: int, start: int, nr_pages: int, vm_flags: int) -> None:
         """Map pages at ``start``, or, if that is 0, below the last mapping."""
@@ -335,6 +339,8 @@ class GoldenHarness:
         figures = self.figures
         self._kernel.forked(child)
         self._pages[child] = self._pages[parent]
+        if figures.spawn_stack_pages:
+            self._use_top(child)
         self._write(parent, 0, figures.fork_parent_copies)
         self._write(child, 0, figures.fork_child_reuses)
         self._write(child, figures.fork_parent_copies, figures.fork_child_copies)

@@ -2,8 +2,8 @@
 
 The kernel walks the areas as if the process used each page: for writing where that makes a page its own, else for
 reading. Such faults count like any other, and each page, whether it was there before or not, is marked as used: one
-that is populated twice goes to the active list. A huge entry's page is not marked. A page that cannot be had ends it; what is
-there stays.
+that is populated twice goes to the active list. A huge entry's page is not marked. A page that cannot be had ends it;
+what is there stays.
 
 Linux: mm/gup.c (populate_vma_page_range, __mm_populate, faultin_vma_page_range, follow_page_pte with FOLL_TOUCH).
 """

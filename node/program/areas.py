@@ -142,7 +142,7 @@ def _munmap(run: Run, command: Command, process: Process) -> None:
 
 
 def _mremap(run: Run, command: Command, process: Process) -> None:
-    name, mapping, start, end = mapping_range(command, process)
+    name, _, start, end = mapping_range(command, process)
     size = command.parse(command.word(1, "a size"))
     length = -(-size // PAGE_SIZE) * PAGE_SIZE
     if run.state.knob[Knob.PAGING_MODE] == PagingMode.NONE:
