@@ -70,6 +70,7 @@ bench: install
 kernel-check: install
 	$(NEED) kernel-check
 	$(BIN)/pagefleet check tests/golden/*.json.gz
+	$(BIN)/pagefleet check tests/golden/own/*.json.gz
 	$(BIN)/python -m tests.kernel.compare tests/kernel/cases/*.pf
 
 # Every fault goes into a scratch copy; kernels run as plain Python.

@@ -52,6 +52,8 @@ def parse_run(text: str) -> Run:
             case ["died", name, signal]:
                 after = run.snapshots[-1].name if run.snapshots else ""
                 run.deaths.append({"process": name, "signal": int(signal), "after": after})
+            case ["proc", name, "dead"] if all(death["process"] != name for death in run.deaths):
+                pass  # it ended by itself
             case _ if run.snapshots:
                 _note(run.snapshots[-1], heading, lines)
             case _:

@@ -87,6 +87,17 @@ def test_deaths_say_after_which_snapshot() -> None:
     assert parse_run(TEXT).deaths == [{"process": "B", "signal": 9, "after": "one"}]
 
 
+def test_a_process_that_ended_by_itself_leaves_no_counter() -> None:
+    values = [
+        parse_run(TEXT.replace("= end\n", f"= proc {name} dead\n= end\n")).snapshots[-1].values
+        for name in ("B", "C")
+    ]
+    assert [{key for key in some if key.endswith("dead")} for some in values] == [
+        {"proc.A.dead", "proc.B.dead"},
+        {"proc.A.dead"},
+    ]
+
+
 def test_carriage_returns_of_the_serial_line_are_no_part_of_it() -> None:
     assert parse_run(TEXT.replace("\n", "\r\n")) == parse_run(TEXT)
 

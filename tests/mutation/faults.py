@@ -202,6 +202,14 @@ FAULTS: Final = (
         "page.mlock_count = max(page.mlock_count - 2, 0)",
         suite("node/vm/test_mlock.py"),
     ),
+    Fault(
+        "populated pages not marked as used",
+        "node/fault/populate.py",
+        "_mark_used",
+        "mark_page_accessed(state, pfn)",
+        "pass",
+        check("own/own_mlock"),
+    ),
     # --- huge pages and tables
     Fault(
         "split huge page has a reference too many",
