@@ -490,8 +490,6 @@ static void zap_pte(State *s, int64_t mm, int64_t position)
     if (!(pte & PTE_PRESENT) || page->page_flags & unusual || !(page->page_flags & PAGE_FLAG_ANON))
         UNREACHED();
     s->mm[mm].nr_anon--;
-    if (pte & PTE_DIRTY)
-        page->page_flags |= PAGE_FLAG_DIRTY;
     if (page->mapcount <= 0)
         UNREACHED();
     if (--page->mapcount == 0)
