@@ -208,7 +208,7 @@ FAULTS: Final = (
         "_mark_used",
         "mark_page_accessed(state, pfn)",
         "pass",
-        check("own/own_mlock"),
+        check("own/own_lazy"),
     ),
     # --- huge pages and tables
     Fault(
