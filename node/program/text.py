@@ -87,7 +87,9 @@ def parse_number(text: str, maximum: int = MAX_NUMBER) -> int:
                 break  # before a long product becomes a long number
         total += value
     if total > maximum:
-        raise ValueError(f"{shown} is too large: a number here is below 2**{maximum.bit_length()}")
+        bits = maximum.bit_length()
+        limit = f"below 2**{bits}" if maximum == (1 << bits) - 1 else f"at most {maximum}"
+        raise ValueError(f"{shown} is too large: a number here is {limit}")
     return total
 
 

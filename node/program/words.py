@@ -130,7 +130,9 @@ KINDS: Final = {
     "VALUE": Kind("a value"),
     "PATTERN": Kind("a pattern: zero const:B uniq:S mod:K:S same:S half:S text:S"),
     "ADJUSTMENT": Kind(f"a number from -{ADJUSTMENTS} to {ADJUSTMENTS}"),
-    "SIZE": Kind("a size", 1, MAX_NUMBER),
+    "SIZE": Kind(
+        "a size", 1, MAX_NUMBER // PAGE_SIZE * PAGE_SIZE
+    ),  # rounded up to pages, it is a number still
     "LENGTH": Kind("a length", 1, MAX_NUMBER),
     "COUNT": Kind("a number", 1, MAX_NUMBER),
     "PAGES": Kind("a number of pages", 1, MAX_NUMBER),

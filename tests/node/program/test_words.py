@@ -46,8 +46,15 @@ def test_every_word_that_comes_later_is_of_a_command_that_is_modelled() -> None:
         ("A: mmap g $i", "'$i' is not a number such as 512P or 8M+1P*3"),
         ("A: mmap g 0", "'0' is 0: expected a size of 1 or more"),
         ("A: mmap g 0P*7", "'0P*7' is 0: expected a size of 1 or more"),
-        ("A: mmap g 8388608P*1G", "'8388608P*1G' is too large: a number here is below 2**63"),
-        ("A: mmap g 0x8000000000000000", "'0x8000000000000000' is too large: a number here is below 2**63"),
+        ("A: mmap g 8388608P*1G", "'8388608P*1G' is too large: a number here is at most 9223372036854771712"),
+        (
+            "A: mmap g 9223372036854775807",
+            "'9223372036854775807' is too large: a number here is at most 922337203685477",
+        ),
+        (
+            "A: mmap g 0x8000000000000000",
+            "'0x8000000000000000' is too large: a number here is at most 9223372036854771712",
+        ),
         ("A: mmap g 4M populated", "'populated' is not understood: expected mmap NEW SIZE "),
         ("A: mmap g 4M ro none", "'none' is not understood: expected mmap NEW SIZE "),
         ("A: mmap g 4M fd=3", "'fd=3' is not understood: expected mmap NEW SIZE "),
